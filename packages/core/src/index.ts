@@ -1,0 +1,3 @@
+export * from "./deploy-target.ts";
+export * from "./file.ts";
+export * from "./manifest.ts";

@@ -1,0 +1,478 @@
+import { type Static, type TSchema, Type } from "typebox";
+
+/**
+ * The hub's HTTP interface as schemas: the hub validates with them and writes its OpenAPI document from them, every
+ * client takes its types from them. Closed objects: an unknown member is refused, not ignored.
+ */
+const closed = { additionalProperties: false } as const;
+const Nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
+
+export const Sha256Schema = Type.String({
+  pattern: "^[0-9a-f]{64}$",
+  description: "SHA-256, lower-case hex",
+});
+const PathSchema = Type.String({ minLength: 1, maxLength: 4096 });
+const TargetSchema = Type.String({
+  pattern: "^(role|package):.+$",
+  maxLength: 1100,
+  description: "role:Server/JobServer or package:MODULE/Package",
+});
+const Time = Type.Integer({ minimum: 0, description: "milliseconds since 1970, UTC" });
+const Bytes = Type.Integer({ minimum: 0, description: "bytes" });
+const RevisionNumber = Type.Integer({ minimum: 0 });
+
+/** GET /v1/revision: the semaphore. The ETag is `"<revision>"`; `?after=N&wait=S` answers as soon as it differs from N. */
+export const SemaphoreSchema = Type.Object(
+  {
+    revision: RevisionNumber,
+    /** The parameter Common/AutoUpdate: false stops every automatic update. */
+    autoUpdate: Type.Boolean(),
+    /** How long an installation should wait until it asks again, in seconds. */
+    pollSeconds: Type.Integer({ minimum: 1 }),
+  },
+  closed,
+);
+export type Semaphore = Static<typeof SemaphoreSchema>;
+
+export const ManifestRefSchema = Type.Object(
+  {
+    target: TargetSchema,
+    sha256: Sha256Schema,
+    size: Bytes,
+    files: Type.Integer({ minimum: 0 }),
+    bytes: Bytes,
+  },
+  closed,
+);
+
+/** GET /v1/revisions/{number}: one software revision with its manifests. */
+export const RevisionSchema = Type.Object(
+  {
+    number: RevisionNumber,
+    digest: Sha256Schema,
+    createdAt: Time,
+    manifests: Type.Array(ManifestRefSchema),
+    updateArchive: Nullable(Type.Object({ sha256: Sha256Schema, size: Bytes }, closed)),
+    /** Packages that each package needs, all the way down: what `--package` brings along. */
+    packageClosure: Type.Record(Type.String(), Type.Array(Type.String())),
+    /** Roles that can be chosen by hand; all others are set by programs. */
+    selectableRoles: Type.Array(Type.String()),
+    selectablePackages: Type.Array(Type.String()),
+  },
+  closed,
+);
+export type RevisionDocument = Static<typeof RevisionSchema>;
+
+/** GET /v1/revisions: newest first. */
+export const RevisionListSchema = Type.Object(
+  {
+    current: RevisionNumber,
+    revisions: Type.Array(
+      Type.Object(
+        {
+          number: RevisionNumber,
+          createdAt: Time,
+          files: Type.Integer(),
+          bytes: Bytes,
+          added: Type.Integer(),
+          changed: Type.Integer(),
+          removed: Type.Integer(),
+          /** The loads that led to it, oldest first: "NXT 16.4.6 (version)". */
+          releases: Type.Array(Type.String()),
+        },
+        closed,
+      ),
+    ),
+  },
+  closed,
+);
+export type RevisionList = Static<typeof RevisionListSchema>;
+
+const DiffFile = Type.Object(
+  {
+    path: PathSchema,
+    kind: Type.Union([Type.Literal("added"), Type.Literal("changed"), Type.Literal("removed")]),
+    from: Nullable(
+      Type.Object(
+        { size: Bytes, sha256: Sha256Schema, mode: Type.Integer(), targets: Type.Array(TargetSchema) },
+        closed,
+      ),
+    ),
+    to: Nullable(
+      Type.Object(
+        { size: Bytes, sha256: Sha256Schema, mode: Type.Integer(), targets: Type.Array(TargetSchema) },
+        closed,
+      ),
+    ),
+  },
+  closed,
+);
+
+/** GET /v1/revisions/diff?from=41&to=42 */
+export const RevisionDiffSchema = Type.Object(
+  {
+    from: RevisionNumber,
+    to: RevisionNumber,
+    files: Type.Array(DiffFile),
+  },
+  closed,
+);
+export type RevisionDiff = Static<typeof RevisionDiffSchema>;
+
+export const LoadKindSchema = Type.Union([
+  Type.Literal("version"),
+  Type.Literal("service-pack"),
+  Type.Literal("hotfix"),
+  Type.Literal("custom"),
+]);
+export type LoadKind = Static<typeof LoadKindSchema>;
+
+const LoadFileSchema = Type.Object(
+  {
+    path: PathSchema,
+    size: Bytes,
+    sha256: Sha256Schema,
+    mode: Type.Integer({ minimum: 0, maximum: 0o777 }),
+    version: Nullable(Type.String({ maxLength: 200 })),
+    backup: Type.Boolean(),
+    /** Deploy targets; null keeps those that the repository has (none for a new file). */
+    targets: Nullable(Type.Array(TargetSchema, { maxItems: 1000 })),
+  },
+  closed,
+);
+
+/** What a load says: the module, its roles and packages, and every file of it. */
+export const LoadRequestSchema = Type.Object(
+  {
+    module: Type.Object(
+      {
+        id: Type.String({ minLength: 1, maxLength: 64 }),
+        version: Type.String({ minLength: 1, maxLength: 100 }),
+        name: Nullable(Type.String({ maxLength: 200 })),
+        requires: Type.Array(
+          Type.Object(
+            {
+              module: Type.String({ maxLength: 64 }),
+              min: Nullable(Type.String({ maxLength: 100 })),
+              max: Nullable(Type.String({ maxLength: 100 })),
+            },
+            closed,
+          ),
+        ),
+      },
+      closed,
+    ),
+    kind: LoadKindSchema,
+    note: Nullable(Type.String({ maxLength: 2000 })),
+    /** Null: the module brings no description, so declared roles and packages stay as they are. */
+    declared: Nullable(
+      Type.Object(
+        {
+          roles: Type.Array(
+            Type.Object(
+              {
+                path: Type.String({ maxLength: 1024 }),
+                description: Type.String({ maxLength: 2000 }),
+                selectable: Type.Boolean(),
+                packages: Type.Array(
+                  Type.Object(
+                    { package: Type.String(), subdirectory: Type.String({ maxLength: 1024 }) },
+                    closed,
+                  ),
+                ),
+              },
+              closed,
+            ),
+          ),
+          packages: Type.Array(
+            Type.Object(
+              {
+                /** MODULE/Package */
+                name: Type.String({ maxLength: 200 }),
+                description: Type.String({ maxLength: 2000 }),
+                selectable: Type.Boolean(),
+                requires: Type.Array(Type.String({ maxLength: 200 })),
+              },
+              closed,
+            ),
+          ),
+        },
+        closed,
+      ),
+    ),
+    files: Type.Array(LoadFileSchema),
+    /** Accept a `version` load whose version is lower than the one in the repository. */
+    allowDowngrade: Type.Boolean(),
+  },
+  closed,
+);
+export type LoadRequest = Static<typeof LoadRequestSchema>;
+export type LoadFile = Static<typeof LoadFileSchema>;
+
+/** How a file of a load stands to the repository (behaviour 44). */
+export const LoadStatusSchema = Type.Union([
+  Type.Literal("unknown"),
+  Type.Literal("never-loaded"),
+  Type.Literal("changed"),
+  Type.Literal("equal"),
+]);
+export type LoadStatus = Static<typeof LoadStatusSchema>;
+
+/** POST /v1/loads/compare: the answer to a LoadRequest; changes nothing. */
+export const LoadComparisonSchema = Type.Object(
+  {
+    /** One status per file of the request, in its order. */
+    statuses: Type.Array(LoadStatusSchema),
+    /** Files whose deploy targets, mode, version text or backup mark would change although the content is equal. */
+    attributeChanges: Type.Integer(),
+    /** Paths that this load would remove. */
+    removed: Type.Array(PathSchema),
+    /** Contents that the hub lacks and that must travel. */
+    missing: Type.Array(Sha256Schema),
+    /** Files that would belong to no deploy target, so that no installation gets them. */
+    undistributed: Type.Integer(),
+    /** Why the load would be refused; empty where it would not. */
+    refusals: Type.Array(Type.Object({ where: Type.String(), problem: Type.String() }, closed)),
+    notices: Type.Array(Type.String()),
+    /** Version of the module that the repository holds now, or null. */
+    currentVersion: Nullable(Type.String()),
+  },
+  closed,
+);
+export type LoadComparison = Static<typeof LoadComparisonSchema>;
+
+/**
+ * POST /v1/loads takes a content stream: one document (LoadRequest), then the missing contents.
+ * The answer comes when everything is committed.
+ */
+export const LoadResultSchema = Type.Object(
+  {
+    load: Type.Integer(),
+    module: Type.String(),
+    added: Type.Integer(),
+    changed: Type.Integer(),
+    removed: Type.Integer(),
+    equal: Type.Integer(),
+    contents: Type.Integer({ description: "contents that were new to the repository" }),
+    contentBytes: Bytes,
+    storedBytes: Bytes,
+    /** The software revision before the DBQueue Processor has seen this load. */
+    revisionBefore: RevisionNumber,
+    /** False where nothing changed, so that the software revision will not move. */
+    changes: Type.Boolean(),
+  },
+  closed,
+);
+export type LoadResult = Static<typeof LoadResultSchema>;
+
+/** GET /v1/loads/{id}/revision?wait=S: which revision carries the load; null while the DBQueue is not done with it. */
+export const LoadRevisionSchema = Type.Object({ revision: Nullable(RevisionNumber) }, closed);
+export type LoadRevision = Static<typeof LoadRevisionSchema>;
+
+/** GET /v1/files: file revisions as the repository holds them. */
+export const FileRowSchema = Type.Object(
+  {
+    path: PathSchema,
+    module: Type.String(),
+    size: Nullable(Bytes),
+    sha256: Nullable(Sha256Schema),
+    mode: Type.Integer(),
+    version: Nullable(Type.String()),
+    backup: Type.Boolean(),
+    targets: Type.Array(TargetSchema),
+    loadedAt: Nullable(Time),
+  },
+  closed,
+);
+export type FileRow = Static<typeof FileRowSchema>;
+export const FileListSchema = Type.Object(
+  {
+    files: Type.Array(FileRowSchema),
+    /** Pass as `after` to go on; null at the end. */
+    next: Nullable(Type.String()),
+  },
+  closed,
+);
+export type FileList = Static<typeof FileListSchema>;
+
+/** POST /v1/files/assign: changes the deploy targets of files that match a glob. */
+export const AssignRequestSchema = Type.Object(
+  {
+    match: Type.String({ minLength: 1, maxLength: 4096 }),
+    add: Type.Array(TargetSchema),
+    remove: Type.Array(TargetSchema),
+    /** Replace all targets by `add`. */
+    only: Type.Boolean(),
+  },
+  closed,
+);
+export type AssignRequest = Static<typeof AssignRequestSchema>;
+
+/** POST /v1/files/remove */
+export const RemoveRequestSchema = Type.Object(
+  { match: Type.String({ minLength: 1, maxLength: 4096 }) },
+  closed,
+);
+export type RemoveRequest = Static<typeof RemoveRequestSchema>;
+
+/** Answer of assign and remove. */
+export const ChangedPathsSchema = Type.Object({ paths: Type.Array(PathSchema) }, closed);
+export type ChangedPaths = Static<typeof ChangedPathsSchema>;
+
+/** GET /v1/roles and /v1/packages in one: the deploy targets of the repository. */
+export const TargetsSchema = Type.Object(
+  {
+    roles: Type.Array(
+      Type.Object(
+        {
+          path: Type.String(),
+          description: Type.String(),
+          selectable: Type.Boolean(),
+          files: Type.Integer(),
+          packages: Type.Array(Type.String()),
+        },
+        closed,
+      ),
+    ),
+    packages: Type.Array(
+      Type.Object(
+        {
+          name: Type.String(),
+          description: Type.String(),
+          selectable: Type.Boolean(),
+          requires: Type.Array(Type.String()),
+          files: Type.Integer(),
+        },
+        closed,
+      ),
+    ),
+  },
+  closed,
+);
+export type Targets = Static<typeof TargetsSchema>;
+
+/** GET /v1/dbqueue: what waits, what runs, what was put off, and why. */
+export const DbQueueSchema = Type.Object(
+  {
+    stopped: Type.Boolean(),
+    stoppedReason: Nullable(Type.String()),
+    tasks: Type.Array(
+      Type.Object(
+        {
+          task: Type.String(),
+          sortOrder: Type.Integer(),
+          waiting: Type.Integer(),
+          processing: Type.Integer(),
+          deferred: Type.Integer(),
+          oldestAt: Nullable(Time),
+          /** Why nothing of it runs just now: a predecessor, the emergency stop, a deferral. */
+          blockedBy: Nullable(Type.String()),
+          lastError: Nullable(Type.String()),
+        },
+        closed,
+      ),
+    ),
+    journal: Type.Array(
+      Type.Object({ at: Time, task: Type.String(), event: Type.String(), detail: Type.String() }, closed),
+    ),
+  },
+  closed,
+);
+export type DbQueue = Static<typeof DbQueueSchema>;
+
+/** PUT /v1/dbqueue/stopped */
+export const DbQueueStopSchema = Type.Object(
+  { stopped: Type.Boolean(), reason: Nullable(Type.String({ maxLength: 500 })) },
+  closed,
+);
+export type DbQueueStop = Static<typeof DbQueueStopSchema>;
+
+/** GET and PUT /v1/settings: the configuration parameters (domain: Common | AutoUpdate ...). */
+export const SettingsSchema = Type.Record(
+  Type.String(),
+  Type.Union([Type.String(), Type.Boolean(), Type.Number()]),
+);
+export type Settings = Static<typeof SettingsSchema>;
+
+/** POST /v1/bundle: contents by hash, answered as one content stream, in the order asked for. */
+export const BundleRequestSchema = Type.Object(
+  { sha256: Type.Array(Sha256Schema, { minItems: 1, maxItems: 100_000 }) },
+  closed,
+);
+export type BundleRequest = Static<typeof BundleRequestSchema>;
+
+/** PUT /v1/installations/{id}: what an installation last saw of itself (observed). */
+export const InstallationReportSchema = Type.Object(
+  {
+    host: Type.String({ maxLength: 255 }),
+    directory: Type.String({ maxLength: 4096 }),
+    roles: Type.Array(Type.String({ maxLength: 1024 })),
+    packages: Type.Array(Type.String({ maxLength: 200 })),
+    revision: Nullable(RevisionNumber),
+    outcome: Type.Union([
+      Type.Literal("in-step"),
+      Type.Literal("updated"),
+      Type.Literal("failed"),
+      Type.Literal("rolled-back"),
+      Type.Literal("postponed"),
+    ]),
+    /** Error code and message of the last run, or null. */
+    problem: Nullable(Type.String({ maxLength: 4000 })),
+    autoUpdate: Type.Boolean(),
+    updaterVersion: Type.String({ maxLength: 100 }),
+  },
+  closed,
+);
+export type InstallationReport = Static<typeof InstallationReportSchema>;
+
+export const InstallationListSchema = Type.Object(
+  {
+    installations: Type.Array(
+      Type.Intersect([
+        Type.Object({ id: Type.String(), seenAt: Time, changedAt: Time }),
+        Type.Object(InstallationReportSchema.properties),
+      ]),
+    ),
+  },
+  closed,
+);
+export type InstallationList = Static<typeof InstallationListSchema>;
+
+/** GET /v1/status: the hub itself. */
+export const HubStatusSchema = Type.Object(
+  {
+    version: Type.String(),
+    hub: Type.String({ description: "id of this hub process" }),
+    schema: Type.Integer(),
+    database: Type.String({ description: "embedded or external, with the server's version" }),
+    startedAt: Time,
+    revision: RevisionNumber,
+    files: Type.Integer(),
+    contents: Type.Integer(),
+    storedBytes: Bytes,
+    development: Type.Boolean(),
+    /** Whether `lockstep setup` still has something to do, and what. */
+    setup: Type.Array(Type.String()),
+  },
+  closed,
+);
+export type HubStatus = Static<typeof HubStatusSchema>;
+
+/** POST /v1/setup?apply=false|true: the steps of the Configuration Wizard, done or to do, in order. */
+export const SetupSchema = Type.Object(
+  {
+    steps: Type.Array(
+      Type.Object(
+        {
+          id: Type.String(),
+          title: Type.String(),
+          state: Type.Union([Type.Literal("done"), Type.Literal("needed"), Type.Literal("failed")]),
+          detail: Type.String(),
+        },
+        closed,
+      ),
+    ),
+  },
+  closed,
+);
+export type Setup = Static<typeof SetupSchema>;

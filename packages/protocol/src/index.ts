@@ -1,0 +1,4 @@
+export * from "./api.ts";
+export * from "./content-stream.ts";
+export * from "./errors.ts";
+export * from "./manifest-text.ts";
