@@ -1,3 +1,4 @@
 export * from "./deploy-target.ts";
 export * from "./file.ts";
 export * from "./manifest.ts";
+export * from "./path.ts";
