@@ -8,6 +8,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { join, resolve } from "node:path";
@@ -103,6 +104,28 @@ export function smallTree(spec: string, count: number): string {
   for (const path of filesBelow(source).slice(0, count)) {
     mkdirSync(join(temporary, path, ".."), { recursive: true });
     cpSync(join(source, path), join(temporary, path));
+  }
+  renameSync(temporary, directory);
+  return directory;
+}
+
+/**
+ * The files of a later release as a build would have left them: what did not change since `from` keeps its time,
+ * what did has a newer one. Published archives give every file the same time, by which rsync would skip changes.
+ */
+export function laterRelease(from: string, to: string): string {
+  const directory = join(CACHE, `${from.replaceAll("/", "+")}-to-${to.replaceAll("/", "+")}`);
+  if (existsSync(directory)) return directory;
+  const temporary = `${directory}.tmp`;
+  rmSync(temporary, { recursive: true, force: true });
+  cpSync(publishedPackage(to), temporary, { recursive: true, preserveTimestamps: true });
+  const old = publishedPackage(from);
+  const now = new Date();
+  for (const path of filesBelow(temporary)) {
+    const before = join(old, path);
+    if (!existsSync(before) || !readFileSync(before).equals(readFileSync(join(temporary, path)))) {
+      utimesSync(join(temporary, path), now, now);
+    }
   }
   renameSync(temporary, directory);
   return directory;
