@@ -1,0 +1,25 @@
+import { existsSync } from "node:fs";
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { bundle } from "./bundle.mjs";
+import { UPDATER_ENTRY } from "./bundle-updater.mjs";
+
+const root = join(import.meta.dirname, "..");
+const OUTPUTS = [
+  { entry: UPDATER_ENTRY, file: "dist/updater.mjs" },
+  { entry: "packages/cli/src/main.ts", file: "dist/lockstep.mjs" },
+];
+
+await mkdir(join(root, "dist"), { recursive: true });
+for (const { entry, file } of OUTPUTS) {
+  if (!existsSync(join(root, entry))) {
+    console.log(`${file}: nothing to build, ${entry} is not there yet`);
+    continue;
+  }
+  const startedAt = performance.now();
+  const code = await bundle(entry);
+  await writeFile(join(root, file), code);
+  console.log(
+    `${file}: ${Math.round(code.length / 1024)} KiB in ${Math.round(performance.now() - startedAt)} ms`,
+  );
+}

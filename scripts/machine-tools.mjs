@@ -1,0 +1,79 @@
+// Programs of the machine that tests and benchmarks compare us with or watch us through. Missing ones are installed on
+// Debian for root, since that is what a build machine is; everywhere else the tests that need them skip by name.
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from "node:fs";
+import { delimiter, join } from "node:path";
+import { run } from "./spawn.mjs";
+
+const onPath = (program) => () =>
+  (process.env.PATH ?? "").split(delimiter).some((directory) => {
+    try {
+      accessSync(join(directory, program), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+
+const POSTGRES_DIRECTORY = "/usr/lib/postgresql";
+const hasPostgres = () =>
+  existsSync(POSTGRES_DIRECTORY) &&
+  readdirSync(POSTGRES_DIRECTORY).some((version) =>
+    existsSync(join(POSTGRES_DIRECTORY, version, "bin", "postgres")),
+  );
+
+/** Name of the tool: how to see that it is there, which Debian package brings it, what is left out without it. */
+const TOOLS = {
+  strace: {
+    isThere: onPath("strace"),
+    without: "the tests that kill the updater before each of its system calls",
+  },
+  openssl: { isThere: onPath("openssl"), without: "the TLS tests and the comparison with openssl" },
+  postgresql: { isThere: hasPostgres, without: "the tests on the machine's own PostgreSQL" },
+  rsync: { isThere: onPath("rsync"), without: "the comparison with rsync" },
+  git: { isThere: onPath("git"), without: "the comparison with git" },
+  tar: { isThere: onPath("tar"), without: "the comparison with tar" },
+};
+
+function isDebian() {
+  try {
+    return /^ID(_LIKE)?=.*\bdebian\b/m.test(readFileSync("/etc/os-release", "utf8"));
+  } catch {
+    return false;
+  }
+}
+
+/** The Debian package `postgresql` starts a server of its own unless told not to; the tests need the programs alone. */
+function declinePostgresCluster() {
+  const file = "/etc/postgresql-common/createcluster.conf";
+  if (existsSync(file)) return;
+  mkdirSync("/etc/postgresql-common", { recursive: true });
+  writeFileSync(file, "create_main_cluster = false\n");
+}
+
+/** Installs what is missing where that is possible, and says in either case what it did or what will be skipped. */
+export async function ensureMachineTools(names) {
+  const missing = names.filter((name) => !TOOLS[name].isThere());
+  if (missing.length === 0) return;
+  if (isDebian() && process.getuid?.() === 0) {
+    console.error(`installing the Debian packages ${missing.join(", ")} for the tests: apt-get`);
+    if (missing.includes("postgresql")) declinePostgresCluster();
+    const options = {
+      stdio: ["ignore", 2, 2],
+      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive", UCF_FORCE_CONFFOLD: "1" },
+    };
+    const apt = (...args) => run("apt-get", ["-q", ...args], options).catch(() => 1);
+    await apt("update");
+    await apt("install", "-y", "--no-install-recommends", ...missing);
+  }
+  for (const name of missing)
+    if (!TOOLS[name].isThere())
+      console.error(`${name} is not on this machine: skipping ${TOOLS[name].without}`);
+}
