@@ -14,7 +14,7 @@ import {
 import { join, resolve } from "node:path";
 
 /** What the benchmarks run on: published packages, fetched once and kept, and larger trees made from them. */
-const CACHE = resolve(import.meta.dirname, "../node_modules/.cache/lockstep/bench");
+const CACHE = resolve(import.meta.dirname, "../.cache/bench");
 
 /** The unpacked files of a published package, `name@version`. */
 export function publishedPackage(spec: string): string {
