@@ -1,1 +1,12 @@
-export {};
+export { type HubOptions, parseHubUrl } from "./connection.ts";
+export { type CredentialSources, readTokenFile, resolveToken } from "./credentials.ts";
+export { retryAfterSeconds } from "./failures.ts";
+export {
+  type CallOptions,
+  type ContentAnswer,
+  type ContentResume,
+  entityTag,
+  HubClient,
+  type SemaphoreAnswer,
+} from "./hub-client.ts";
+export type { UploadContent, UploadOptions } from "./upload.ts";

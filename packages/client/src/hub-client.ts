@@ -1,0 +1,390 @@
+import type { IncomingMessage } from "node:http";
+import { formatTarget, type ManifestRef, type Sha256 } from "@lockstep/core";
+import {
+  type AssignRequest,
+  type ChangedPaths,
+  CONTENT_STREAM_TYPE,
+  type ContentEncoding,
+  type DbQueue,
+  type FileList,
+  type HubStatus,
+  type InstallationList,
+  type InstallationReport,
+  type LoadComparison,
+  type LoadRequest,
+  type LoadResult,
+  type LoadRevision,
+  type RevisionDiff,
+  type RevisionDocument,
+  type RevisionList,
+  type Semaphore,
+  type Settings,
+  type Setup,
+  type Targets,
+} from "@lockstep/protocol/wire";
+import { type Checked, checkMembers, checkRevision, checkSemaphore } from "./answers.ts";
+import { HubConnection, type HubOptions, type RequestDescription } from "./connection.ts";
+import { invalidAnswer } from "./failures.ts";
+import { type UploadContent, type UploadOptions, uploadContents } from "./upload.ts";
+
+/**
+ * The hub's HTTP interface as typed calls, one for each route. Every call throws HUB_UNREACHABLE,
+ * HUB_CERTIFICATE_REFUSED, HUB_BUSY, HUB_ANSWER_INVALID or INTERRUPTED, and otherwise what the hub itself said, by its
+ * code. Every call takes an abort signal.
+ */
+export interface CallOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What the semaphore says to someone who knows a revision already. */
+export type SemaphoreAnswer =
+  | { readonly kind: "equal"; readonly revision: number }
+  | { readonly kind: "different"; readonly semaphore: Semaphore };
+
+/** A content on its way: bytes from `offset` on, in the encoding in which the hub keeps it. */
+export interface ContentAnswer {
+  readonly encoding: ContentEncoding;
+  /** Where the bytes begin, counted in bytes as they travel; 0 where the hub starts from the beginning. */
+  readonly offset: number;
+  /** Length of the whole as it travels, in bytes, or null where nobody said. */
+  readonly total: number | null;
+  readonly chunks: AsyncGenerator<Buffer, void>;
+}
+
+/** What has arrived of a content in an earlier try. */
+export interface ContentResume {
+  readonly encoding: ContentEncoding;
+  /** Bytes that are here already. */
+  readonly offset: number;
+}
+
+const JSON_BYTES_MAX = 256 * 1024 * 1024;
+const SEMAPHORE_BYTES_MAX = 64 * 1024;
+
+export class HubClient {
+  readonly connection: HubConnection;
+
+  constructor(options: HubOptions) {
+    this.connection = new HubConnection(options);
+  }
+
+  /** The hub's address as it is written into an installation. */
+  get url(): string {
+    return this.connection.url.href.replace(/\/+$/, "");
+  }
+
+  /** Ends all idle connections; a process may also just end. */
+  close(): Promise<void> {
+    return this.connection.close();
+  }
+
+  /**
+   * Reads the software revision (S19, S25). `known` makes it one small answer when nothing has changed; `waitSeconds`
+   * asks the hub to answer as soon as the value differs from `known`, at the latest after that time.
+   */
+  async semaphore(
+    known: number | null,
+    options: CallOptions & { readonly waitSeconds?: number } = {},
+  ): Promise<SemaphoreAnswer> {
+    const wait = options.waitSeconds ?? 0;
+    const description: RequestDescription = {
+      method: "GET",
+      path: known !== null && wait > 0 ? `/v1/revision?after=${known}&wait=${wait}` : "/v1/revision",
+      headers: known === null ? {} : { "if-none-match": `"${known}"` },
+      signal: options.signal,
+      waitMs: wait * 1000,
+      accept: [304],
+    };
+    const answer = await this.connection.read(description, SEMAPHORE_BYTES_MAX);
+    if (answer.status === 304) {
+      if (known === null) throw this.#invalid(description, "304 to an unconditional request", 200, 304);
+      return { kind: "equal", revision: known };
+    }
+    const semaphore = this.#checked(description, checkSemaphore(this.#json(description, answer.body)));
+    // A proxy may strip the condition; the value decides, not the status.
+    return semaphore.revision === known
+      ? { kind: "equal", revision: known }
+      : { kind: "different", semaphore };
+  }
+
+  /** The semaphore with its settings, whatever the caller knows. */
+  async currentSemaphore(options: CallOptions = {}): Promise<Semaphore> {
+    const answer = await this.semaphore(null, options);
+    if (answer.kind === "different") return answer.semaphore;
+    throw new TypeError("an unconditional request was answered by a comparison");
+  }
+
+  /** One software revision. Throws REVISION_UNKNOWN. */
+  async revision(number: number, options: CallOptions = {}): Promise<RevisionDocument> {
+    const description = this.#get(`/v1/revisions/${number}`, options);
+    return this.#checked(description, checkRevision(await this.#readJson(description), number));
+  }
+
+  revisions(options: CallOptions & { readonly limit?: number } = {}): Promise<RevisionList> {
+    const path = `/v1/revisions${query({ limit: options.limit })}`;
+    return this.#call(this.#get(path, options), ["current", "revisions"]);
+  }
+
+  revisionDiff(from: number, to: number, options: CallOptions = {}): Promise<RevisionDiff> {
+    return this.#call(this.#get(`/v1/revisions/diff${query({ from, to })}`, options), [
+      "from",
+      "to",
+      "files",
+    ]);
+  }
+
+  /** Makes a former revision's set of files the current one again, as a new revision. */
+  revertRevision(number: number, options: CallOptions = {}): Promise<Record<string, unknown>> {
+    return this.#call(this.#post(`/v1/revisions/${number}/revert`, {}, options), []);
+  }
+
+  /**
+   * The canonical text of a manifest, its length and digest verified against the reference.
+   * Throws MANIFEST_INVALID when the bytes are not the promised ones.
+   */
+  async manifest(ref: ManifestRef, options: CallOptions = {}): Promise<string> {
+    const { readManifest } = await import("./manifest-download.ts");
+    return await readManifest(
+      this.connection,
+      `/v1/manifests/sha256/${ref.sha256}`,
+      ref,
+      formatTarget(ref.target),
+      options.signal,
+    );
+  }
+
+  /** What leads from one manifest to another, as text; null when the hub cannot say (404). Not verified here. */
+  async manifestDelta(from: Sha256, to: Sha256, options: CallOptions = {}): Promise<string | null> {
+    const { readDelta } = await import("./manifest-download.ts");
+    return await readDelta(this.connection, `/v1/manifests/delta${query({ from, to })}`, options.signal);
+  }
+
+  /**
+   * One content. With `resume` only what is missing is asked for; the answer says where it begins, and begins at 0
+   * when the hub holds another representation now or ignores ranges. The bytes are not verified here.
+   */
+  async content(
+    sha256: Sha256,
+    options: CallOptions & {
+      readonly resume?: ContentResume;
+      readonly encodings?: readonly ContentEncoding[];
+    } = {},
+  ): Promise<ContentAnswer> {
+    const { resume } = options;
+    const encodings = resume === undefined ? (options.encodings ?? ["zstd", "identity"]) : [resume.encoding];
+    const ask = resume !== undefined && resume.offset > 0;
+    const description: RequestDescription = {
+      method: "GET",
+      path: `/v1/files/sha256/${sha256}`,
+      headers: {
+        "accept-encoding": encodings.includes("zstd") ? "zstd" : "identity",
+        ...(ask ? { range: `bytes=${resume.offset}-`, "if-range": entityTag(sha256, resume.encoding) } : {}),
+      },
+      signal: options.signal,
+      accept: [416],
+    };
+    const response = await this.connection.send(description);
+    if (response.statusCode === 416) {
+      // Everything may be here already, or what is here is not a beginning of it: ask for the whole.
+      response.destroy();
+      return await this.content(sha256, {
+        ...options,
+        resume: { encoding: encodings[0] ?? "identity", offset: 0 },
+      });
+    }
+    return this.#contentAnswer(response, description, ask ? resume.offset : 0, options.signal);
+  }
+
+  /** Many contents in one answer, as a content stream in the order asked for. */
+  async bundle(sha256: readonly Sha256[], options: CallOptions = {}): Promise<AsyncGenerator<Buffer, void>> {
+    const description: RequestDescription = {
+      ...this.#post("/v1/bundle", { sha256 }, options),
+      headers: { accept: CONTENT_STREAM_TYPE },
+    };
+    const response = await this.connection.send(description);
+    const type = response.headers["content-type"]?.split(";")[0]?.trim();
+    if (type !== CONTENT_STREAM_TYPE) {
+      response.destroy();
+      throw this.#invalid(description, "another type of content", CONTENT_STREAM_TYPE, type ?? "none");
+    }
+    return this.connection.chunks(response, options.signal);
+  }
+
+  compareLoad(request: LoadRequest, options: CallOptions = {}): Promise<LoadComparison> {
+    return this.#call(this.#post("/v1/loads/compare", request, options), ["statuses", "missing", "refusals"]);
+  }
+
+  /**
+   * Loads a release: the document, then each content, as fast as the hub takes them. An answer that comes early (a
+   * refusal) stops the sending. Returns when the hub has committed everything.
+   */
+  async load(
+    request: LoadRequest,
+    contents: AsyncIterable<UploadContent> | Iterable<UploadContent>,
+    options: UploadOptions = {},
+  ): Promise<LoadResult> {
+    const path = "/v1/loads";
+    const body = await uploadContents(this.connection, path, request, contents, options);
+    const description: RequestDescription = { method: "POST", path };
+    return this.#checked(description, checkMembers(this.#json(description, body), ["load", "changes"]));
+  }
+
+  loadRevision(
+    load: number,
+    options: CallOptions & { readonly waitSeconds?: number } = {},
+  ): Promise<LoadRevision> {
+    const wait = options.waitSeconds ?? 0;
+    const description = this.#get(`/v1/loads/${load}/revision${query({ wait })}`, options);
+    return this.#call({ ...description, waitMs: wait * 1000 }, ["revision"]);
+  }
+
+  files(
+    options: CallOptions & { readonly match?: string; readonly after?: string; readonly limit?: number } = {},
+  ): Promise<FileList> {
+    const { match, after, limit } = options;
+    return this.#call(this.#get(`/v1/files${query({ match, after, limit })}`, options), ["files", "next"]);
+  }
+
+  /** Every file that matches, page by page. */
+  async *allFiles(
+    options: CallOptions & { readonly match?: string; readonly limit?: number } = {},
+  ): AsyncGenerator<FileList["files"][number], void> {
+    let after: string | null = null;
+    do {
+      const page: FileList = await this.files(after === null ? options : { ...options, after });
+      yield* page.files;
+      after = page.next;
+    } while (after !== null);
+  }
+
+  assignFiles(request: AssignRequest, options: CallOptions = {}): Promise<ChangedPaths> {
+    return this.#call(this.#post("/v1/files/assign", request, options), ["paths"]);
+  }
+
+  removeFiles(match: string, options: CallOptions = {}): Promise<ChangedPaths> {
+    return this.#call(this.#post("/v1/files/remove", { match }, options), ["paths"]);
+  }
+
+  targets(options: CallOptions = {}): Promise<Targets> {
+    return this.#call(this.#get("/v1/targets", options), ["roles", "packages"]);
+  }
+
+  settings(options: CallOptions = {}): Promise<Settings> {
+    return this.#call(this.#get("/v1/settings", options), []);
+  }
+
+  setSettings(settings: Settings, options: CallOptions = {}): Promise<Settings> {
+    return this.#call(this.#put("/v1/settings", settings, options), []);
+  }
+
+  dbQueue(options: CallOptions = {}): Promise<DbQueue> {
+    return this.#call(this.#get("/v1/dbqueue", options), ["stopped", "tasks"]);
+  }
+
+  stopDbQueue(stopped: boolean, reason: string | null, options: CallOptions = {}): Promise<DbQueue> {
+    return this.#call(this.#put("/v1/dbqueue/stopped", { stopped, reason }, options), []);
+  }
+
+  async report(installation: string, report: InstallationReport, options: CallOptions = {}): Promise<void> {
+    const path = `/v1/installations/${encodeURIComponent(installation)}`;
+    await this.connection.read(this.#put(path, report, options), JSON_BYTES_MAX);
+  }
+
+  installations(options: CallOptions = {}): Promise<InstallationList> {
+    return this.#call(this.#get("/v1/installations", options), ["installations"]);
+  }
+
+  status(options: CallOptions = {}): Promise<HubStatus> {
+    return this.#call(this.#get("/v1/status", options), ["version", "revision"]);
+  }
+
+  /** The steps of the Configuration Wizard; with `apply` they are done. */
+  setup(apply: boolean, options: CallOptions & { readonly answers?: unknown } = {}): Promise<Setup> {
+    if (!apply) return this.#call(this.#get("/v1/setup", options), ["steps"]);
+    return this.#call(this.#post("/v1/setup?apply=true", options.answers ?? {}, options), ["steps"]);
+  }
+
+  #get(path: string, options: CallOptions): RequestDescription {
+    return { method: "GET", path, signal: options.signal };
+  }
+
+  #post(path: string, body: unknown, options: CallOptions): RequestDescription {
+    return { method: "POST", path, body: JSON.stringify(body), signal: options.signal };
+  }
+
+  #put(path: string, body: unknown, options: CallOptions): RequestDescription {
+    return { method: "PUT", path, body: JSON.stringify(body), signal: options.signal };
+  }
+
+  async #call<T>(description: RequestDescription, members: readonly string[]): Promise<T> {
+    return this.#checked(description, checkMembers<T>(await this.#readJson(description), members));
+  }
+
+  async #readJson(description: RequestDescription): Promise<unknown> {
+    const { body } = await this.connection.read(description, JSON_BYTES_MAX);
+    return this.#json(description, body);
+  }
+
+  #json(description: RequestDescription, body: Buffer): unknown {
+    const text = body.toString("utf8");
+    try {
+      return JSON.parse(text);
+    } catch (cause) {
+      throw this.#invalid(description, "it is not JSON", "JSON", text.slice(0, 40), cause);
+    }
+  }
+
+  #checked<T>(description: RequestDescription, checked: Checked<T>): T {
+    if ("value" in checked) return checked.value;
+    throw this.#invalid(description, checked.fault, "an answer of a hub of this version", checked.fault);
+  }
+
+  #invalid(
+    description: RequestDescription,
+    problem: string,
+    expected: string | number,
+    found: string | number,
+    cause?: unknown,
+  ): Error {
+    return invalidAnswer(this.connection.url.origin, description.path, problem, expected, found, cause);
+  }
+
+  #contentAnswer(
+    response: IncomingMessage,
+    description: RequestDescription,
+    asked: number,
+    signal: AbortSignal | undefined,
+  ): ContentAnswer {
+    const said = response.headers["content-encoding"] ?? "identity";
+    if (said !== "identity" && said !== "zstd") {
+      response.destroy();
+      throw this.#invalid(description, "its encoding", "identity or zstd", said);
+    }
+    const length = Number(response.headers["content-length"] ?? Number.NaN);
+    let offset = 0;
+    let total = Number.isSafeInteger(length) ? length : null;
+    if (response.statusCode === 206) {
+      const range = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(response.headers["content-range"] ?? "");
+      if (range === null || Number(range[1]) !== asked) {
+        response.destroy();
+        const found = response.headers["content-range"] ?? "no Content-Range";
+        throw this.#invalid(description, "another range than asked for", `bytes ${asked}-`, found);
+      }
+      offset = asked;
+      total = range[3] === "*" ? null : Number(range[3]);
+    }
+    return { encoding: said, offset, total, chunks: this.connection.chunks(response, signal) };
+  }
+}
+
+/** The ETag of a content in one of its representations. */
+export function entityTag(sha256: Sha256, encoding: ContentEncoding): string {
+  return encoding === "identity" ? `"${sha256}"` : `"${sha256}-${encoding}"`;
+}
+
+function query(parameters: Record<string, string | number | undefined>): string {
+  const pairs = Object.entries(parameters)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => `${name}=${encodeURIComponent(String(value))}`);
+  return pairs.length === 0 ? "" : `?${pairs.join("&")}`;
+}

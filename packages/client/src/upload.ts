@@ -1,0 +1,150 @@
+import { once } from "node:events";
+import type { ClientRequest, IncomingMessage } from "node:http";
+import {
+  CONTENT_STREAM_TYPE,
+  type ContentHeader,
+  encodeContentHeader,
+  encodeDocument,
+  encodeEnd,
+  encodeMagic,
+  isLockstepError,
+  LockstepError,
+} from "@lockstep/protocol/wire";
+import type { HubConnection } from "./connection.ts";
+
+/** One content to send: exactly `header.stored` bytes must come out of `bytes`. */
+export interface UploadContent {
+  readonly header: ContentHeader;
+  readonly bytes: Uint8Array | AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+}
+
+export interface UploadOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Called after each piece, with the bytes sent so far, headers included. */
+  readonly onProgress?: (progress: { readonly contents: number; readonly bytes: number }) => void;
+}
+
+const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
+/** How long the answer of a hub is waited for that stopped reading: it says why, if it says anything. */
+const LAST_WORDS_MS = 2000;
+
+/** Ends the sending because the hub has answered already. */
+class AnsweredEarly extends Error {}
+
+/**
+ * Sends a document and contents as one content stream and returns the body of the answer.
+ *
+ * No more is held than what the connection takes: each piece waits until the one before has gone. A hub that refuses
+ * answers before it has read everything and closes; then sending stops at once and its answer is what counts, not
+ * the broken pipe. Throws LOAD_SOURCE_CHANGED when a content yields another number of bytes than announced.
+ */
+export async function uploadContents(
+  connection: HubConnection,
+  path: string,
+  document: unknown,
+  contents: AsyncIterable<UploadContent> | Iterable<UploadContent>,
+  options: UploadOptions,
+): Promise<Buffer> {
+  const description = {
+    method: "POST",
+    path,
+    // A connection of its own: on a reused one a broken pipe could mean two things.
+    headers: { "content-type": CONTENT_STREAM_TYPE, connection: "close" },
+    signal: options.signal,
+  } as const;
+  const { request, answer } = await connection.open(description);
+  let answered = false;
+  const noteAnswer = () => {
+    answered = true;
+  };
+  answer.then(noteAnswer, noteAnswer);
+  try {
+    await sendAll(request, document, contents, options, () => answered);
+    request.end();
+  } catch (error) {
+    const said =
+      error instanceof AnsweredEarly ? await answer.then(tooEarly) : await lastWords(answer, request);
+    request.destroy();
+    throw said ?? connection.fault(error, options.signal);
+  }
+  return await connection.readBody(await answer, ANSWER_BYTES_MAX, description);
+}
+
+/** A hub that agrees before it has seen everything is no hub; a refusal has been thrown by the answer itself. */
+function tooEarly(response: IncomingMessage): LockstepError {
+  response.destroy();
+  return new LockstepError("HUB_ANSWER_INVALID", "the hub agreed before everything had been sent", {
+    hint: "Check what stands between this machine and the hub.",
+  });
+}
+
+/** What the hub said before it closed, or null when it closed without a word. */
+async function lastWords(
+  answer: Promise<IncomingMessage>,
+  request: ClientRequest,
+): Promise<LockstepError | null> {
+  if (request.destroyed && request.socket === null) return null;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<null>((resolve) => {
+    timer = setTimeout(resolve, LAST_WORDS_MS, null);
+  });
+  try {
+    await Promise.race([answer, late]);
+    return null;
+  } catch (error) {
+    return isLockstepError(error) && error.code !== "HUB_UNREACHABLE" ? error : null;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function sendAll(
+  request: ClientRequest,
+  document: unknown,
+  contents: AsyncIterable<UploadContent> | Iterable<UploadContent>,
+  options: UploadOptions,
+  answered: () => boolean,
+): Promise<void> {
+  const broken = new AbortController();
+  const fail = (error: Error) => broken.abort(error);
+  request.once("error", fail);
+  request.once("response", () => broken.abort(new AnsweredEarly()));
+  let bytes = 0;
+  let count = 0;
+  const send = async (piece: Uint8Array) => {
+    if (broken.signal.aborted) throw broken.signal.reason;
+    if (answered()) throw new AnsweredEarly();
+    bytes += piece.length;
+    if (request.write(piece)) return;
+    try {
+      await once(request, "drain", { signal: broken.signal });
+    } catch (error) {
+      throw broken.signal.aborted ? broken.signal.reason : error;
+    }
+  };
+  await send(encodeMagic());
+  await send(encodeDocument(document));
+  for await (const content of contents) {
+    await send(encodeContentHeader(content.header));
+    let sent = 0;
+    const pieces = content.bytes instanceof Uint8Array ? [content.bytes] : content.bytes;
+    for await (const piece of pieces) {
+      sent += piece.length;
+      if (sent > content.header.stored) break;
+      await send(piece);
+      options.onProgress?.({ contents: count, bytes });
+    }
+    if (sent !== content.header.stored) throw sourceChanged(content.header, sent);
+    count++;
+    options.onProgress?.({ contents: count, bytes });
+  }
+  await send(encodeEnd(count));
+}
+
+function sourceChanged(header: ContentHeader, found: number): LockstepError {
+  return new LockstepError("LOAD_SOURCE_CHANGED", "a file changed while it was being sent", {
+    expected: header.stored,
+    found,
+    hint: "Nothing was loaded. Make sure that nobody writes to the directory, then load again.",
+  });
+}
