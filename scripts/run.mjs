@@ -13,7 +13,7 @@ const COMMANDS = {
   demo: { script: "scripts/demo.ts", tools: [] },
   test: { script: "scripts/test.ts", tools: ["strace", "openssl", "postgresql"] },
   check: { script: "scripts/check.ts", tools: [] },
-  bench: { script: "bench/main.ts", tools: ["openssl", "rsync", "git", "tar"] },
+  bench: { script: "bench/run.ts", tools: ["openssl", "rsync", "git", "tar"] },
   sim: { script: "tests/simulation/main.ts", tools: [] },
   format: { script: "scripts/format.ts", tools: [] },
   build: { script: "scripts/build.ts", tools: [] },
