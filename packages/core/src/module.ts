@@ -179,12 +179,9 @@ function* checkCycles(module: ModuleDescription): Generator<ModuleFault> {
 
 function* checkFileRules(module: ModuleDescription): Generator<ModuleFault> {
   for (const [index, rule] of module.files.entries()) {
-    for (const target of rule.targets ?? []) {
-      const key = target.kind === "role" ? "roles" : "packages";
-      if (target.kind === "package") yield* checkPackageName(module, target.name, ["files", index, key]);
-      else if (parseRoleName(target.name) === null)
-        yield { at: ["files", index, key], problem: `${quote(target.name)} is no machine role` };
-    }
+    for (const target of rule.targets ?? [])
+      if (target.kind === "package")
+        yield* checkPackageName(module, target.name, ["files", index, "packages"]);
   }
 }
 
