@@ -53,7 +53,7 @@ export interface ReleaseLoadTable {
   id: Generated<number>;
   module_id: string;
   version: string;
-  kind: "version" | "service-pack" | "hotfix" | "custom";
+  kind: "version" | "service-pack" | "hotfix" | "custom" | "revert";
   note: string | null;
   loaded_at: Now;
   actor: string | null;
@@ -126,6 +126,8 @@ export interface SoftwareRevisionTable {
   package_closure: Json<Record<string, readonly string[]>>;
   selectable_roles: Json<readonly string[]>;
   selectable_packages: Json<readonly string[]>;
+  /** What a revert puts back beside the files. */
+  layout: Json<unknown>;
 }
 
 export interface RevisionFileTable {
@@ -139,6 +141,8 @@ export interface RevisionFileTable {
   backup: boolean;
   /** formatTarget() texts, sorted. */
   targets: string[];
+  module_id: string;
+  version: string | null;
 }
 
 export interface RevisionManifestTable {
