@@ -119,6 +119,24 @@ export const RevisionDiffSchema = Type.Object(
 );
 export type RevisionDiff = Static<typeof RevisionDiffSchema>;
 
+/** POST /v1/revisions/{number}/revert: makes the set of a former revision the current one again, as a new revision. */
+export const RevertResultSchema = Type.Object(
+  {
+    /** Ask GET /v1/loads/{id}/revision for the revision that carries it, as for a load. */
+    load: Type.Integer(),
+    /** The revision whose set is put back. */
+    to: RevisionNumber,
+    added: Type.Integer(),
+    changed: Type.Integer(),
+    removed: Type.Integer(),
+    revisionBefore: RevisionNumber,
+    /** False where the repository holds that set already. */
+    changes: Type.Boolean(),
+  },
+  closed,
+);
+export type RevertResult = Static<typeof RevertResultSchema>;
+
 export const LoadKindSchema = Type.Union([
   Type.Literal("version"),
   Type.Literal("service-pack"),
@@ -458,7 +476,30 @@ export const HubStatusSchema = Type.Object(
 );
 export type HubStatus = Static<typeof HubStatusSchema>;
 
-/** POST /v1/setup?apply=false|true: the steps of the Configuration Wizard, done or to do, in order. */
+/** The body of every answer that is an error; `code` is one of docs/reference/errors.md. */
+export const ErrorSchema = Type.Object(
+  {
+    error: Type.Object(
+      {
+        code: Type.String(),
+        message: Type.String(),
+        expected: Type.Optional(Type.Union([Type.String(), Type.Number()])),
+        found: Type.Optional(Type.Union([Type.String(), Type.Number()])),
+        hint: Type.Optional(Type.String()),
+        faults: Type.Optional(
+          Type.Array(Type.Object({ where: Type.String(), problem: Type.String() }, closed)),
+        ),
+      },
+      closed,
+    ),
+  },
+  closed,
+);
+
+/**
+ * GET /v1/setup: the steps of the Configuration Wizard, done or to do, in order. POST /v1/setup does those that are
+ * needed (`?apply=false`: only shows them) and can be repeated.
+ */
 export const SetupSchema = Type.Object(
   {
     steps: Type.Array(
