@@ -1,1 +1,2 @@
-export {};
+export * from "./content-store.ts";
+export * from "./verify.ts";

@@ -1,0 +1,281 @@
+import type { FileHandle } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat, unlink } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { type Clock, type Random, systemClock, systemRandom } from "@lockstep/platform";
+import { isLockstepError } from "@lockstep/protocol/wire";
+import { type ContentKey, verifyContent } from "./verify.ts";
+
+/**
+ * Contents by their hash in a directory: a cache that any number of processes may share and that may be lost at any
+ * time, since what is in it can be had again.
+ *
+ * A content comes under its name by a rename, after it was verified, so no reader ever sees half of one. What a power
+ * cut does to a file that was not flushed is another matter, as is a failing disk; therefore each content is verified
+ * again when this process uses it for the first time, and a damaged one is dropped as if it had never been there.
+ * That costs one read of each file per start, and saves an fsync for each write.
+ *
+ *   DIR/sha256/ab/abcd…        as it is
+ *   DIR/sha256/ab/abcd….zst    as one zstd frame
+ *   DIR/partial/               being written; whatever lies there untouched for an hour belongs to somebody who died
+ */
+export interface ContentStoreOptions {
+  /** Above this sum of file sizes `collect` removes what was not used for the longest time. In bytes. */
+  readonly sizeBytesMax: number;
+  /** Flush each content and its directory before it counts as written. */
+  readonly durable?: boolean;
+  readonly clock?: Pick<Clock, "now">;
+  readonly random?: Pick<Random, "hex">;
+}
+
+export interface Collected {
+  readonly files: number;
+  readonly bytes: number;
+}
+
+const ABANDONED_MS = 3_600_000;
+/** How exact the order of use is. A time stamp for each use would turn every read into a write. */
+const USED_RESOLUTION_MS = 600_000;
+
+export class ContentStore {
+  readonly #directory: string;
+  readonly #options: Required<ContentStoreOptions>;
+  /** Names of files that this process has seen whole. */
+  readonly #verified = new Set<string>();
+  readonly #filling = new Map<string, Promise<void>>();
+  #sizeBytes = 0;
+
+  private constructor(directory: string, options: ContentStoreOptions) {
+    this.#directory = directory;
+    this.#options = { durable: false, clock: systemClock, random: systemRandom, ...options };
+  }
+
+  /** Opens or creates a store. The directory is readable for this user alone. */
+  static async open(directory: string, options: ContentStoreOptions): Promise<ContentStore> {
+    const store = new ContentStore(directory, options);
+    await mkdir(join(directory, "partial"), { recursive: true, mode: 0o700 });
+    await mkdir(join(directory, "sha256"), { recursive: true, mode: 0o700 });
+    for (const file of await store.#list()) store.#sizeBytes += file.size;
+    return store;
+  }
+
+  /** Sum of the sizes of its files in bytes, as far as this process knows. */
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  /** Whether the collection is due: the store is larger than it should be. */
+  get isOverfull(): boolean {
+    return this.#sizeBytes > this.#options.sizeBytesMax;
+  }
+
+  /** Where a content lies when the store has it. Open it through `open`, which verifies. */
+  path(key: ContentKey): string {
+    return join(this.#directory, "sha256", key.sha256.slice(0, 2), fileName(key));
+  }
+
+  /** Whether the store has a content, and sound. */
+  async has(key: ContentKey): Promise<boolean> {
+    const file = await this.open(key);
+    await file?.close();
+    return file !== null;
+  }
+
+  /**
+   * Opens a content for reading, or returns null when the store has none. The handle is the caller's to close; it stays
+   * good when the content is collected meanwhile. Throws what the file system throws, save that there is no such file.
+   */
+  async open(key: ContentKey): Promise<FileHandle | null> {
+    const path = this.path(key);
+    const file = await openOrNull(path);
+    if (file === null) return null;
+    try {
+      const { size, mtimeMs } = await file.stat();
+      if (!this.#verified.has(fileName(key))) {
+        if (!(await isSound(key, file))) {
+          await file.close();
+          await this.#remove(path, size);
+          return null;
+        }
+        this.#verified.add(fileName(key));
+      }
+      const now = this.#options.clock.now();
+      // A cache on a read-only disk still serves; only the order of use is lost.
+      if (Math.abs(now - mtimeMs) > USED_RESOLUTION_MS)
+        await file.utimes(now / 1000, now / 1000).catch(() => undefined);
+      return file;
+    } catch (error) {
+      await file.close().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** A whole content in memory, as it lies there, or null. Meant for small ones. */
+  async read(key: ContentKey): Promise<Buffer | null> {
+    const file = await this.open(key);
+    if (file === null) return null;
+    try {
+      return await file.readFile();
+    } finally {
+      await file.close();
+    }
+  }
+
+  /**
+   * Stores a content from a stream of its bytes as they shall lie there. It is verified on the way; a wrong one throws
+   * CONTENT_MISMATCH and leaves nothing. Writing what the store already has is harmless.
+   */
+  async write(key: ContentKey, source: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<void> {
+    const partial = join(this.#directory, "partial", `${process.pid}-${this.#options.random.hex(8)}`);
+    const file = await open(partial, "wx", 0o600);
+    let stored = 0;
+    try {
+      const keep = async (chunk: Uint8Array) => {
+        for (let at = 0; at < chunk.length; )
+          at += (await file.write(chunk, at, chunk.length - at, stored + at)).bytesWritten;
+        stored += chunk.length;
+      };
+      await verifyContent(key, source, keep, signal);
+      if (this.#options.durable) await file.sync();
+      await file.close();
+      await this.#place(key, partial, stored);
+    } catch (error) {
+      await file.close().catch(() => undefined);
+      await rm(partial, { force: true });
+      throw error;
+    }
+  }
+
+  async #place(key: ContentKey, partial: string, stored: number): Promise<void> {
+    const path = this.path(key);
+    const directory = join(path, "..");
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    const before = await stat(path).catch(() => null);
+    await rename(partial, path);
+    if (this.#options.durable) await syncDirectory(directory);
+    this.#sizeBytes += stored - (before?.size ?? 0);
+    this.#verified.add(fileName(key));
+  }
+
+  /**
+   * Opens a content, filling it in first where the store has none. Whoever asks for the same content meanwhile waits
+   * for the one that is being filled in. Throws what `produce` and `write` throw.
+   */
+  async openOrFill(key: ContentKey, produce: () => AsyncIterable<Uint8Array>): Promise<FileHandle> {
+    for (let attempt = 0; ; attempt++) {
+      const file = await this.open(key);
+      if (file !== null) return file;
+      const name = fileName(key);
+      const running = this.#filling.get(name);
+      if (running !== undefined) {
+        await running.catch(() => undefined);
+        continue;
+      }
+      // Another process may collect what was just filled in; once is bad luck, three times a limit that is too small.
+      if (attempt >= 3)
+        throw new Error(`content ${key.sha256} vanishes from ${this.#directory} while it is used`);
+      const filling = this.write(key, produce());
+      this.#filling.set(name, filling);
+      try {
+        await filling;
+      } finally {
+        this.#filling.delete(name);
+      }
+    }
+  }
+
+  /** Removes a content. Removing what is not there is no error. */
+  async remove(key: ContentKey): Promise<void> {
+    const path = this.path(key);
+    const found = await stat(path).catch(() => null);
+    if (found !== null) await this.#remove(path, found.size);
+  }
+
+  /**
+   * Brings the store below its limit, the longest unused first, and clears away what dead processes left half written.
+   * Leaves a tenth of the limit free, so that the next write does not lead to the next collection.
+   */
+  async collect(): Promise<Collected> {
+    await this.#removeAbandoned();
+    const files = (await this.#list()).sort((a, b) => a.usedAt - b.usedAt);
+    this.#sizeBytes = files.reduce((sum, file) => sum + file.size, 0);
+    const collected = { files: 0, bytes: 0 };
+    if (!this.isOverfull) return collected;
+    for (const file of files) {
+      if (this.#sizeBytes <= this.#options.sizeBytesMax * 0.9) break;
+      await this.#remove(file.path, file.size);
+      collected.files++;
+      collected.bytes += file.size;
+    }
+    return collected;
+  }
+
+  async #removeAbandoned(): Promise<void> {
+    const directory = join(this.#directory, "partial");
+    for (const name of await readdir(directory)) {
+      const found = await stat(join(directory, name)).catch(() => null);
+      if (found !== null && this.#options.clock.now() - found.mtimeMs > ABANDONED_MS)
+        await rm(join(directory, name), { force: true });
+    }
+  }
+
+  async #remove(path: string, size: number): Promise<void> {
+    try {
+      await unlink(path);
+      this.#sizeBytes = Math.max(0, this.#sizeBytes - size);
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+    }
+    this.#verified.delete(basename(path));
+  }
+
+  async #list(): Promise<{ path: string; size: number; usedAt: number }[]> {
+    const root = join(this.#directory, "sha256");
+    const files: { path: string; size: number; usedAt: number }[] = [];
+    for (const directory of await readdir(root))
+      for (const name of await readdir(join(root, directory)).catch(() => [])) {
+        const path = join(root, directory, name);
+        const found = await stat(path).catch(() => null);
+        if (found?.isFile() === true) files.push({ path, size: found.size, usedAt: found.mtimeMs });
+      }
+    return files;
+  }
+}
+
+function fileName(key: ContentKey): string {
+  return key.encoding === "zstd" ? `${key.sha256}.zst` : key.sha256;
+}
+
+async function openOrNull(path: string): Promise<FileHandle | null> {
+  try {
+    return await open(path, "r");
+  } catch (error) {
+    if (isMissing(error)) return null;
+    throw error;
+  }
+}
+
+async function isSound(key: ContentKey, file: FileHandle): Promise<boolean> {
+  try {
+    await verifyContent(
+      key,
+      file.createReadStream({ autoClose: false, start: 0, highWaterMark: 256 * 1024 }),
+    );
+    return true;
+  } catch (error) {
+    if (isLockstepError(error, "CONTENT_MISMATCH")) return false;
+    throw error;
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, "r");
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "ENOENT";
+}
