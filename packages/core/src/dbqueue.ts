@@ -64,6 +64,8 @@ export interface ClaimOptions {
   readonly blockingAttempts: number;
   /** Most rows of one bulk claim. */
   readonly bulkRowsMax: number;
+  /** Ids of waiting rows that cannot be had at the moment; they still wait, so they still block. */
+  readonly unavailable?: ReadonlySet<number>;
 }
 
 export interface TaskClaim {
@@ -238,7 +240,9 @@ class ClaimPlan {
     const processing = this.#state.processing.filter((row) => row.task === task);
     const busy = new Set(processing.map(key));
     const rows = this.#waiting.get(task) ?? [];
-    const free = rows.filter((row) => eligible(row) && !busy.has(key(row)));
+    const free = rows.filter(
+      (row) => eligible(row) && !busy.has(key(row)) && this.#options.unavailable?.has(row.id) !== true,
+    );
     let instances = new Set(processing.map((row) => row.claim)).size;
     let left = free;
     while (left.length > 0) {
