@@ -1,0 +1,54 @@
+import { findImports, importedPackage, packageOf } from "./imports.ts";
+import { isTest, sources, type Tree } from "./tree.ts";
+
+/**
+ * Read from top to bottom, this is the architecture: left may import right, and nothing else. npm would let every
+ * package import every other one, whatever its package.json says, so the table is held here.
+ */
+export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  core: [],
+  protocol: ["core"],
+  platform: ["core", "protocol"],
+  store: ["core", "protocol", "platform"],
+  client: ["core", "protocol", "platform"],
+  hub: ["core", "protocol", "platform", "store"],
+  updater: ["core", "protocol", "platform", "store", "client"],
+  cli: ["core", "protocol", "platform", "client"],
+  // Imported by tests alone; never shipped.
+  testing: ["core", "protocol", "platform", "store"],
+};
+
+/**
+ * The command that starts a program loads it then and only then, so that `lockstep check` does not pay for the hub:
+ * a dynamic import in a file of packages/cli/src/commands.
+ */
+const STARTED_BY_COMMANDS = ["hub", "updater"];
+
+/** Each import that goes against the table. */
+export function findLayerBreaks(tree: Tree): string[] {
+  const breaks: string[] = [];
+  for (const path of sources(tree)) {
+    const from = packageOf(path);
+    if (from === null) continue;
+    const allowed = MAY_IMPORT[from];
+    if (allowed === undefined) {
+      breaks.push(`${path}: package ${from} is not in the table of layers`);
+      continue;
+    }
+    for (const { specifier, how } of findImports(tree.read(path))) {
+      const to = importedPackage(path, specifier);
+      if (to === null) continue;
+      if (specifier.startsWith(".")) {
+        if (to !== from) breaks.push(`${path}: reaches into ${to} by ${specifier}, not through its name`);
+        continue;
+      }
+      if (to === from) breaks.push(`${path}: imports its own package by name`);
+      else if (allowed.includes(to) || (to === "testing" && isTest(path))) continue;
+      else if (isCommand(path) && how === "dynamic" && STARTED_BY_COMMANDS.includes(to)) continue;
+      else breaks.push(`${path}: ${from} may not import ${to}`);
+    }
+  }
+  return breaks;
+}
+
+const isCommand = (path: string) => path.startsWith("packages/cli/src/commands/");
