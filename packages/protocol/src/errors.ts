@@ -82,6 +82,7 @@ export const ERRORS = {
   UPDATE_DISABLED: { kind: "postponed", http: 409, retry: "never" } as ErrorDefinition,
   UPDATE_POSTPONED: { kind: "postponed", http: 409, retry: "later" } as ErrorDefinition,
   UPDATE_ARCHIVE_INVALID: refused(502),
+  UPDATER_UNAVAILABLE: operating(500, "later"),
   PLUGIN_FAILED: operating(500),
   PROBE_FAILED: operating(500),
   ROLLBACK_UNAVAILABLE: operating(409),

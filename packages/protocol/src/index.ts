@@ -2,3 +2,4 @@ export * from "./api.ts";
 export * from "./content-stream.ts";
 export * from "./errors.ts";
 export * from "./manifest-text.ts";
+export * from "./update-archive.ts";

@@ -6,3 +6,4 @@ export type * from "./api.ts";
 export * from "./content-stream.ts";
 export * from "./errors.ts";
 export * from "./manifest-text.ts";
+export * from "./update-archive.ts";

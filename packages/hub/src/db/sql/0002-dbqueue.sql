@@ -178,6 +178,27 @@ create trigger update_archive_delete after delete on file_revision referencing o
 create trigger update_archive_truncate after truncate on file_revision
   for each statement execute function update_archive_on_change();
 
+-- An update plug-in counts only while it is assigned to something, so assigning one changes the archive, too.
+create function update_archive_on_assignment() returns trigger
+language plpgsql security definer set search_path from current as $$
+begin
+  if tg_op <> 'TRUNCATE' and not exists (
+    select from touched join file_revision f on f.id = touched.file_id where f.path like '%.update.mjs'
+  ) then
+    return null;
+  end if;
+  perform dbqueue_insert_single('LOCKSTEP-K-UpdateArchive');
+  return null;
+end
+$$;
+
+create trigger update_archive_assigned after insert on file_has_deploy_target referencing new table as touched
+  for each statement execute function update_archive_on_assignment();
+create trigger update_archive_unassigned after delete on file_has_deploy_target referencing old table as touched
+  for each statement execute function update_archive_on_assignment();
+create trigger update_archive_unassigned_all after truncate on file_has_deploy_target
+  for each statement execute function update_archive_on_assignment();
+
 -- Readers that wait for the software revision to move are told.
 create function semaphore_on_move() returns trigger
 language plpgsql security definer set search_path from current as $$

@@ -1,0 +1,95 @@
+import { once } from "node:events";
+import type pg from "pg";
+import { from as copyFrom } from "pg-copy-streams";
+
+/** The most bytes that one row of content_part holds. */
+export const PART_BYTES = 1024 * 1024;
+
+const SIGNATURE = Buffer.from("PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0", "latin1");
+const TRAILER = Buffer.from([0xff, 0xff]);
+const ROW_HEAD_BYTES = 2 + 4 + 32 + 4 + 4 + 4;
+/** Small rows are gathered up to this size: one message each would cost more than the bytes. */
+const GATHER_BYTES = 64 * 1024;
+
+/**
+ * Rows of content_part on their way into the database, by one binary COPY.
+ *
+ * Each `row` waits while the database takes no more, and that is what holds back whoever feeds us. The connection can
+ * do nothing else until `finish` or `abort`; after either it is in its transaction as after any other statement.
+ */
+export class PartsCopy {
+  readonly #stream: ReturnType<typeof copyFrom>;
+  #failure: Error | null = null;
+  #gathered: Buffer[] = [];
+  #gatheredBytes = 0;
+  #bytes = 0;
+
+  constructor(client: pg.PoolClient) {
+    this.#stream = client.query(
+      copyFrom("copy content_part (sha256, seq, bytes) from stdin (format binary)"),
+    );
+    // Stays for the life of the stream: an error that comes between two rows must not end the process.
+    this.#stream.on("error", (error: Error) => {
+      this.#failure ??= error;
+    });
+    this.#gather(SIGNATURE);
+  }
+
+  /** Bytes of content so far. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** Writes one row. The bytes must not change until it returns. */
+  async row(sha256: Buffer, seq: number, bytes: Uint8Array): Promise<void> {
+    if (bytes.length > PART_BYTES) throw new RangeError(`a part of ${bytes.length} bytes`);
+    const head = Buffer.allocUnsafe(ROW_HEAD_BYTES);
+    head.writeInt16BE(3, 0);
+    head.writeInt32BE(32, 2);
+    sha256.copy(head, 6);
+    head.writeInt32BE(4, 38);
+    head.writeInt32BE(seq, 42);
+    head.writeInt32BE(bytes.length, 46);
+    this.#bytes += bytes.length;
+    this.#gather(head);
+    this.#gather(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length));
+    if (this.#gatheredBytes >= GATHER_BYTES) await this.#flush();
+  }
+
+  /** Ends the COPY; every row is in the transaction then. */
+  async finish(): Promise<void> {
+    this.#gather(TRAILER);
+    await this.#flush();
+    const finished = once(this.#stream, "finish");
+    this.#stream.end();
+    await finished.catch((error: unknown) => {
+      throw this.#failure ?? error;
+    });
+  }
+
+  /** Makes the database forget the rows. The transaction is then failed; roll it back. Never throws. */
+  async abort(): Promise<void> {
+    if (this.#failure !== null || this.#stream.destroyed) return;
+    const closed = new Promise((resolve) => this.#stream.once("close", resolve));
+    this.#stream.destroy(new Error("the load was given up"));
+    await closed;
+  }
+
+  #gather(bytes: Buffer): void {
+    this.#gathered.push(bytes);
+    this.#gatheredBytes += bytes.length;
+  }
+
+  async #flush(): Promise<void> {
+    if (this.#failure !== null) throw this.#failure;
+    const chunk = this.#gathered.length === 1 ? this.#gathered[0] : Buffer.concat(this.#gathered);
+    this.#gathered = [];
+    this.#gatheredBytes = 0;
+    if (chunk === undefined || this.#stream.write(chunk)) return;
+    try {
+      await once(this.#stream, "drain");
+    } catch (error) {
+      throw this.#failure ?? error;
+    }
+  }
+}
