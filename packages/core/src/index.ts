@@ -1,3 +1,6 @@
+export * from "./apply.ts";
+export * from "./apply-record.ts";
+export * from "./apply-steps.ts";
 export * from "./assign.ts";
 export * from "./dbqueue.ts";
 export * from "./deploy-target.ts";

@@ -1,4 +1,6 @@
 export * from "./clock.ts";
+export * from "./disk.ts";
+export * from "./disk-real.ts";
 export * from "./host.ts";
 export * from "./interrupt.ts";
 export * from "./log.ts";

@@ -1,0 +1,217 @@
+import { type CommitDirectory, parentOf, parentsOf } from "./apply.ts";
+import type { CommitBody, CommitDirection } from "./apply-record.ts";
+
+/**
+ * The steps of an update, as data, in their order of durability.
+ *
+ * Three lists for the three directions of a record. Each can be carried out from the beginning again, whatever part of
+ * an earlier pass reached the disk, in whatever order it did: a step looks at what it finds, and does nothing where it
+ * was done already. That needs care in three places only, and the sync steps stand exactly there. A directory must be
+ * durable before something is moved into it (else both the old and the new place of the file can be lost). What was
+ * moved must be durable before the record changes its direction or goes. And the change of direction must be durable
+ * before the first step of the new direction.
+ *
+ * All paths are relative to the installation directory; the empty path is the directory itself.
+ */
+export type ApplyStep =
+  /** Makes it unless it stands there. `aside`: a file in its place is set aside rather than an error. */
+  | { readonly do: "make-directory"; readonly path: string; readonly mode: number; readonly aside: boolean }
+  /** Removes it if it stands there. `not-empty` says what happens then: an error, or it stays. */
+  | { readonly do: "remove-directory"; readonly path: string; readonly notEmpty: "fail" | "leave" }
+  /** Moves a file of ours into its place, replacing what is there. Nothing when `from` is gone: it was done. */
+  | {
+      readonly do: "move";
+      readonly from: string;
+      readonly to: string;
+      /** Another spelling of `to` that is removed first: on a disk that ignores case, the same file. */
+      readonly instead: string | null;
+      /** Make parents that are missing and set aside what cannot be replaced: what is restored was there before. */
+      readonly insist: boolean;
+    }
+  /** Removes the file at `path`; where `kept` is a second name (not a copy), only if it is still the same file. */
+  | { readonly do: "remove-kept"; readonly path: string; readonly kept: string; readonly copied: boolean }
+  /** Removes the file at `path` if it is the one that came from `staged`, because that is gone or the same file. */
+  | { readonly do: "take-out"; readonly path: string; readonly staged: string }
+  /** Makes the entries of these directories durable, those that exist. */
+  | { readonly do: "sync"; readonly directories: readonly string[] }
+  /** Removes the head. Nothing when it is gone. */
+  | { readonly do: "drop-head" };
+
+/** Where everything of ours stands, relative to the installation directory. */
+export const APPLY_LAYOUT = {
+  private: ".lockstep",
+  head: ".lockstep/commit.json",
+  stagings: ".lockstep/staging",
+  previous: ".lockstep/previous",
+  index: ".lockstep/index",
+  state: "InstallState.config",
+} as const;
+
+/** The names inside one staging directory, and so inside previous/. */
+export const STAGING_NAMES = {
+  /** Verified new content by operation number. */
+  new: "new",
+  /** What is replaced or removed, by operation number. */
+  old: "old",
+  body: "body.json",
+  head: { forward: "head.forward.json", back: "head.back.json", finish: "head.finish.json" },
+  state: "state",
+  formerState: "state.former",
+  revision: "revision",
+  index: "index",
+  /** In previous/ alone: the head, out of force. */
+  retiredHead: "commit.json",
+} as const;
+
+export function stagingDirectory(id: string): string {
+  return `${APPLY_LAYOUT.stagings}/${id}`;
+}
+
+/** Where a head waits until it is put in force. */
+export function stagedHead(id: string, direction: CommitDirection): string {
+  return `${stagingDirectory(id)}/${STAGING_NAMES.head[direction]}`;
+}
+
+/** The name of the revision file at the root of an installation (S20). */
+export function revisionFileName(windows: boolean): string {
+  return windows ? "softwarerevision.viv" : ".softwarerevision.viv";
+}
+
+/** Puts a head in force: the one rename that decides, and what makes it last. */
+export function turnSteps(id: string, direction: CommitDirection): ApplyStep[] {
+  return [
+    move(stagedHead(id, direction), APPLY_LAYOUT.head),
+    sync([APPLY_LAYOUT.private, stagingDirectory(id)]),
+  ];
+}
+
+/** Everything before the switch that needs the record but shows nothing yet: empty directories. */
+export function prepareSteps(body: CommitBody): ApplyStep[] {
+  return makeAndSync(body.make, false);
+}
+
+/**
+ * The switch itself: while these steps run, a reader can see old and new files side by side. Removals come first, since
+ * a file may stand where a directory is needed. A sync is among them only where that is the case.
+ */
+export function switchSteps(body: CommitBody): ApplyStep[] {
+  const stage = stagingDirectory(body.id);
+  const removals = body.entries.filter(({ kind }) => kind === "remove");
+  const puts = body.entries.filter(({ kind }) => kind === "put");
+  return [
+    ...removals.map(
+      ({ n, path, former }): ApplyStep => ({
+        do: "remove-kept",
+        path,
+        kept: `${stage}/${STAGING_NAMES.old}/${n}`,
+        copied: former === "copied",
+      }),
+    ),
+    ...body.clear.map(({ path }): ApplyStep => ({ do: "remove-directory", path, notEmpty: "fail" })),
+    ...makeAndSync(body.makeLate, false),
+    ...puts.map(({ n, path, formerPath }) =>
+      move(`${stage}/${STAGING_NAMES.new}/${n}`, path, { instead: formerPath }),
+    ),
+    move(`${stage}/${STAGING_NAMES.state}`, APPLY_LAYOUT.state),
+  ];
+}
+
+/** Makes the switch durable. */
+export function settleSteps(body: CommitBody): ApplyStep[] {
+  return [sync([...touchedDirectories(body), `${stagingDirectory(body.id)}/${STAGING_NAMES.new}`])];
+}
+
+/**
+ * The way back, once the head says so: from any state between old and new to the old one. What is put back replaces
+ * whatever came, so a new file is only taken out where nothing was before.
+ */
+export function backSteps(body: CommitBody): ApplyStep[] {
+  const stage = stagingDirectory(body.id);
+  const takeOut = body.entries.filter(({ kind, former }) => kind === "put" && former === "none");
+  const kept = body.entries.filter(({ former }) => former !== "none");
+  const made = [...body.make, ...body.makeLate].sort(innerFirst);
+  return [
+    ...takeOut.map(
+      ({ n, path }): ApplyStep => ({ do: "take-out", path, staged: `${stage}/${STAGING_NAMES.new}/${n}` }),
+    ),
+    ...made.map(({ path }): ApplyStep => ({ do: "remove-directory", path, notEmpty: "leave" })),
+    ...makeAndSync([...body.clear].reverse(), true),
+    ...kept.map(({ n, path, formerPath }) =>
+      formerPath === null
+        ? move(`${stage}/${STAGING_NAMES.old}/${n}`, path, { insist: true })
+        : move(`${stage}/${STAGING_NAMES.old}/${n}`, formerPath, { insist: true, instead: path }),
+    ),
+    body.formerState
+      ? move(`${stage}/${STAGING_NAMES.formerState}`, APPLY_LAYOUT.state)
+      : { do: "take-out", path: APPLY_LAYOUT.state, staged: `${stage}/${STAGING_NAMES.state}` },
+    sync([...touchedDirectories(body), `${stage}/${STAGING_NAMES.old}`]),
+    // The head goes before its staging directory, and durably: a head without a body would be damage.
+    { do: "drop-head" },
+    sync([APPLY_LAYOUT.private]),
+  ];
+}
+
+/** The end, once the head says that the update holds: revision file last of what others read (S26), then our own. */
+export function finishSteps(body: CommitBody, revisionFile: string): ApplyStep[] {
+  const stage = stagingDirectory(body.id);
+  const left = leftDirectories(body);
+  return [
+    move(`${stage}/${STAGING_NAMES.revision}`, revisionFile),
+    ...left.map((path): ApplyStep => ({ do: "remove-directory", path, notEmpty: "leave" })),
+    move(`${stage}/${STAGING_NAMES.index}`, APPLY_LAYOUT.index),
+    sync(["", stage, APPLY_LAYOUT.private, ...left.map(parentOf)]),
+    // What was previous/ goes out of the way as a leftover, which the next staging clears.
+    move(APPLY_LAYOUT.previous, `${stage}.former`),
+    move(stage, APPLY_LAYOUT.previous),
+    sync([APPLY_LAYOUT.private, APPLY_LAYOUT.stagings]),
+    ...dropSteps(),
+  ];
+}
+
+/**
+ * The very last step: the head goes out of force by becoming part of previous/. Not made durable, because nothing
+ * depends on it: a head that comes back finds previous/ in place and is dropped again.
+ */
+export function dropSteps(): ApplyStep[] {
+  return [move(APPLY_LAYOUT.head, `${APPLY_LAYOUT.previous}/${STAGING_NAMES.retiredHead}`)];
+}
+
+/** Every directory whose entries the switch or its undoing may change. */
+export function touchedDirectories(body: CommitBody): string[] {
+  const touched = new Set<string>(["", stagingDirectory(body.id)]);
+  for (const { path, formerPath } of body.entries) {
+    touched.add(parentOf(path));
+    if (formerPath !== null) touched.add(parentOf(formerPath));
+  }
+  for (const { path } of [...body.make, ...body.makeLate, ...body.clear]) touched.add(parentOf(path));
+  return [...touched];
+}
+
+/** Directories that may be empty now because files of ours went, inner ones first. */
+function leftDirectories(body: CommitBody): string[] {
+  const left = new Set<string>();
+  for (const { kind, path } of body.entries)
+    if (kind === "remove") for (const each of parentsOf(path)) left.add(each);
+  return [...left].sort((a, b) => (a < b ? 1 : -1));
+}
+
+function makeAndSync(directories: readonly CommitDirectory[], aside: boolean): ApplyStep[] {
+  if (directories.length === 0) return [];
+  return [
+    ...directories.map(({ path, mode }): ApplyStep => ({ do: "make-directory", path, mode, aside })),
+    // Also on a second pass, when they stand already: what stands need not be durable.
+    sync(directories.map(({ path }) => parentOf(path))),
+  ];
+}
+
+function innerFirst(a: CommitDirectory, b: CommitDirectory): number {
+  return a.path < b.path ? 1 : a.path > b.path ? -1 : 0;
+}
+
+function move(from: string, to: string, more: { instead?: string | null; insist?: boolean } = {}): ApplyStep {
+  return { do: "move", from, to, instead: more.instead ?? null, insist: more.insist ?? false };
+}
+
+function sync(directories: readonly string[]): ApplyStep {
+  return { do: "sync", directories: [...new Set(directories)] };
+}

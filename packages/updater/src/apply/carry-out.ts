@@ -1,0 +1,197 @@
+import { APPLY_LAYOUT, type ApplyStep, parentsOf } from "@lockstep/core";
+import { isSameFile, systemErrorCode } from "@lockstep/platform";
+import { LockstepError } from "@lockstep/protocol";
+import { installationError } from "./failure.ts";
+import { Places } from "./places.ts";
+import type { ApplyContext } from "./types.ts";
+
+/**
+ * Carries steps out on a disk. Each step first looks at what is there, or tries and then looks, so that it may have been
+ * done already, wholly or not at all; which of the two is nobody's memory but the disk's.
+ */
+export class Carrier {
+  readonly #ctx: ApplyContext;
+  readonly #places: Places;
+
+  constructor(ctx: ApplyContext) {
+    this.#ctx = ctx;
+    this.#places = new Places(ctx.disk, ctx.root);
+  }
+
+  get places(): Places {
+    return this.#places;
+  }
+
+  /** Carries all steps out in their order. Throws INSTALLATION_* at the first that fails; the rest is not begun. */
+  async carryOut(steps: readonly ApplyStep[]): Promise<void> {
+    for (const step of steps) {
+      try {
+        // Between two renames of a switch no other work of this process may delay the next.
+        if (step.do === "sync") await this.#sync(step.directories);
+        else this.#act(step);
+      } catch (error) {
+        throw installationError(error, DOING[step.do], describe(step, this.#ctx.root));
+      }
+    }
+  }
+
+  #act(step: Exclude<ApplyStep, { do: "sync" }>): void {
+    switch (step.do) {
+      case "make-directory":
+        this.#makeDirectory(step);
+        break;
+      case "remove-directory":
+        this.#removeDirectory(step);
+        break;
+      case "move":
+        this.#move(step);
+        break;
+      case "remove-kept":
+        this.#removeKept(step);
+        break;
+      case "take-out":
+        this.#takeOut(step);
+        break;
+      case "drop-head":
+        this.#dropHead();
+        break;
+      default:
+        unreachable(step);
+    }
+  }
+
+  #removeKept(step: Extract<ApplyStep, { do: "remove-kept" }>): void {
+    const { disk, log } = this.#ctx;
+    const path = this.#places.at(step.path);
+    const standing = disk.lstat(path);
+    // A directory is the next version's, or somebody's.
+    if (standing === null || standing.kind === "directory") return;
+    const kept = disk.lstat(this.#places.at(step.kept));
+    if (step.copied || (kept !== null && isSameFile(kept, standing))) disk.unlink(path);
+    else log.warn("a file appeared where one was to be removed; it stays", { path });
+  }
+
+  #takeOut(step: Extract<ApplyStep, { do: "take-out" }>): void {
+    const { disk } = this.#ctx;
+    const path = this.#places.at(step.path);
+    const standing = disk.lstat(path);
+    if (standing === null || standing.kind === "directory") return;
+    const staged = disk.lstat(this.#places.at(step.staged));
+    // Still staged: what stands there did not come from us, unless it is the same file under both names.
+    if (staged === null || isSameFile(staged, standing)) disk.unlink(path);
+  }
+
+  #dropHead(): void {
+    const head = this.#places.at(APPLY_LAYOUT.head);
+    if (this.#ctx.disk.lstat(head) !== null) this.#ctx.disk.unlink(head);
+  }
+
+  #makeDirectory(step: Extract<ApplyStep, { do: "make-directory" }>): void {
+    const { disk } = this.#ctx;
+    const path = this.#places.at(step.path);
+    const kind = disk.lstat(path)?.kind;
+    if (kind === "directory") return;
+    if (kind !== undefined && step.aside) this.#setAside(path);
+    disk.makeDirectory(path, step.mode);
+  }
+
+  #removeDirectory(step: Extract<ApplyStep, { do: "remove-directory" }>): void {
+    const path = this.#places.at(step.path);
+    if (this.#ctx.disk.lstat(path)?.kind !== "directory") return;
+    try {
+      this.#ctx.disk.removeDirectory(path);
+      this.#places.forget(step.path);
+    } catch (error) {
+      // Some systems say EEXIST.
+      const notEmpty = ["ENOTEMPTY", "EEXIST"].includes(systemErrorCode(error) ?? "");
+      if (step.notEmpty === "leave") {
+        if (!notEmpty) this.#ctx.log.warn("an empty directory could not be removed", { path, error });
+        return;
+      }
+      if (!notEmpty) throw error;
+      throw new LockstepError("INSTALLATION_CONFLICT", `${path} holds files that are not the product's`, {
+        hint: "A file of the new version takes the place of this directory. Move them elsewhere, then try again.",
+        cause: error,
+      });
+    }
+  }
+
+  #move(step: Extract<ApplyStep, { do: "move" }>): void {
+    const { disk } = this.#ctx;
+    const from = this.#places.at(step.from);
+    const to = this.#places.at(step.to);
+    if (step.insist || step.instead !== null) {
+      if (disk.lstat(from) === null) return;
+      if (step.insist) this.#clearPlace(step.to, to);
+      const instead = step.instead === null ? null : this.#places.at(step.instead);
+      if (instead !== null && disk.lstat(instead) !== null) disk.unlink(instead);
+    }
+    try {
+      disk.rename(from, to);
+    } catch (error) {
+      // Gone: this move was done before. Anything else, a missing directory above `to` included, is a failure.
+      if (systemErrorCode(error) !== "ENOENT" || disk.lstat(from) !== null) throw error;
+    }
+  }
+
+  /** What stood somewhere before comes back there, whatever happened to the place meanwhile. */
+  #clearPlace(to: string, absolute: string): void {
+    const { disk } = this.#ctx;
+    for (const parent of parentsOf(to)) {
+      const directory = this.#places.at(parent);
+      const kind = disk.lstat(directory)?.kind;
+      if (kind === "directory") continue;
+      if (kind !== undefined) this.#setAside(directory);
+      disk.makeDirectory(directory, 0o755);
+    }
+    if (disk.lstat(absolute)?.kind === "directory") this.#setAside(absolute);
+  }
+
+  #setAside(path: string): void {
+    const { disk } = this.#ctx;
+    let tried = 1;
+    while (disk.lstat(`${path}.kept-${tried}`) !== null) tried++;
+    const aside = `${path}.kept-${tried}`;
+    disk.rename(path, aside);
+    this.#places.forget();
+    this.#ctx.log.warn("something stood in the way of a file that was restored; it was set aside", {
+      path,
+      aside,
+    });
+  }
+
+  async #sync(directories: readonly string[]): Promise<void> {
+    const { disk } = this.#ctx;
+    const standing = directories
+      .map((directory) => this.#places.at(directory))
+      .filter((directory) => disk.lstat(directory)?.kind === "directory");
+    await disk.syncDirectories(standing);
+  }
+}
+
+const DOING: Record<ApplyStep["do"], string> = {
+  "make-directory": "make",
+  "remove-directory": "remove",
+  move: "put a file in place at",
+  "remove-kept": "remove",
+  "take-out": "remove",
+  sync: "make changes durable in",
+  "drop-head": "remove",
+};
+
+function describe(step: ApplyStep, root: string): string {
+  switch (step.do) {
+    case "move":
+      return `${root}/${step.to}`;
+    case "sync":
+      return root;
+    case "drop-head":
+      return `${root}/${APPLY_LAYOUT.head}`;
+    default:
+      return `${root}/${step.path}`;
+  }
+}
+
+function unreachable(step: never): never {
+  throw new Error(`no such step: ${JSON.stringify(step)}`);
+}

@@ -1,0 +1,67 @@
+import { systemErrorCode } from "@lockstep/platform";
+import { type ErrorCode, isLockstepError, LockstepError } from "@lockstep/protocol";
+
+/** What a system error means for an installation, and what its owner can do. */
+const MEANINGS: Readonly<Record<string, { code: ErrorCode; hint: string }>> = {
+  ENOSPC: { code: "INSTALLATION_DISK_FULL", hint: "Free space on this file system, then try again." },
+  EDQUOT: { code: "INSTALLATION_DISK_FULL", hint: "The disk quota is used up: raise it or free space." },
+  EACCES: {
+    code: "INSTALLATION_NOT_WRITABLE",
+    hint: "Run as the owner of the installation directory, or give this user write permission on it.",
+  },
+  EPERM: {
+    code: "INSTALLATION_NOT_WRITABLE",
+    hint: "Run as the owner of the installation directory; a file may also be marked immutable.",
+  },
+  EROFS: {
+    code: "INSTALLATION_NOT_WRITABLE",
+    hint: "The file system is mounted read-only, on purpose or because of a disk error.",
+  },
+  EBUSY: { code: "INSTALLATION_FILE_IN_USE", hint: "Close the programs that use the file, then try again." },
+  ETXTBSY: { code: "INSTALLATION_FILE_IN_USE", hint: "Stop the program that runs from it, then try again." },
+  EMFILE: {
+    code: "INSTALLATION_IO_FAILED",
+    hint: "Raise the limit of open files (ulimit -n), then try again.",
+  },
+  ENFILE: { code: "INSTALLATION_IO_FAILED", hint: "The machine has run out of open files; try again later." },
+  EXDEV: {
+    code: "INSTALLATION_IO_FAILED",
+    hint: "A directory of the installation lies on another file system. Mount none inside the installation.",
+  },
+};
+
+/**
+ * A failed disk operation as an INSTALLATION_* error: full disk, missing permission, file in use, or any other. An
+ * error that is ours already stays as it is.
+ */
+export function installationError(error: unknown, doing: string, path: string): LockstepError {
+  if (isLockstepError(error)) return error;
+  const found = systemErrorCode(error);
+  const meaning = found === null ? undefined : MEANINGS[found];
+  return new LockstepError(meaning?.code ?? "INSTALLATION_IO_FAILED", `cannot ${doing} ${path}`, {
+    ...(found === null ? {} : { found }),
+    hint: meaning?.hint ?? "Look at the machine's log for disk errors, then try again.",
+    cause: error,
+  });
+}
+
+/** Runs one act on a path; a failure becomes an INSTALLATION_* error that names the act and the path. */
+export function attempt<T>(doing: string, path: string, act: () => T): T {
+  try {
+    return act();
+  } catch (error) {
+    throw installationError(error, doing, path);
+  }
+}
+
+/** An error whose message goes on with what became of the installation. */
+export function withOutcome(error: unknown, outcome: string, hint: string): LockstepError {
+  const inner = installationError(error, "use", "the installation directory");
+  return new LockstepError(inner.code, `${inner.message}; ${outcome}`, {
+    ...(inner.expected === undefined ? {} : { expected: inner.expected }),
+    ...(inner.found === undefined ? {} : { found: inner.found }),
+    faults: inner.faults,
+    hint,
+    cause: inner.cause ?? inner,
+  });
+}
