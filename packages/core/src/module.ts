@@ -187,7 +187,8 @@ function* checkFileRules(module: ModuleDescription): Generator<ModuleFault> {
 
 /** What the rules of a module say of one file. */
 export interface FileAttributes {
-  readonly targets: readonly DeployTarget[];
+  /** Null: no rule names any. */
+  readonly targets: readonly DeployTarget[] | null;
   readonly version: string | null;
   readonly backup: boolean;
   /** Null: the mode of the file itself. */
@@ -196,7 +197,7 @@ export interface FileAttributes {
 
 /** Applies the file rules to a path: for each attribute the last matching rule that names it. */
 export function fileAttributes(rules: readonly FileRule[], path: string): FileAttributes {
-  let targets: readonly DeployTarget[] = [];
+  let targets: readonly DeployTarget[] | null = null;
   let version: string | null = null;
   let backup = false;
   let mode: number | null = null;

@@ -1,0 +1,122 @@
+import { createHash } from "node:crypto";
+import { closeSync, createReadStream, createWriteStream, mkdtempSync, openSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Transform } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { createZstdCompress, constants as zlibConstants } from "node:zlib";
+import type { UploadContent } from "@lockstep/client";
+import { compress, type DigestedFile, isSameSource, openSource, SourceChanged, ZSTD_LEVEL } from "./work.ts";
+
+/**
+ * A file too large to be held in memory, made ready for the journey.
+ *
+ * A content says before its first byte how long it is as it travels, and how long the compressed form is nobody knows
+ * before its last. So it is compressed into a temporary file that has no name any more (whatever ends us, nothing is
+ * left behind), unless a sample says that compressing is in vain: then it travels as it is, straight from its place.
+ */
+const SAMPLE_BYTES = 1024 * 1024;
+/** Compressing must save at least this part of the sample to be worth the detour. */
+const SAVING_MIN = 0.03;
+const CHUNK_BYTES = 256 * 1024;
+
+/** Makes a content of a large file. `dispose` gives back what it holds; call it when the content was sent. */
+export async function largeContent(
+  base: string,
+  file: DigestedFile,
+  signal: AbortSignal,
+): Promise<{ readonly content: UploadContent; readonly dispose: () => void }> {
+  const fd = openSource(base, file);
+  try {
+    if (!isSameSource(fd, file)) throw new SourceChanged();
+    const spool = (await savesSpace(fd)) ? await spoolCompressed(fd, file, signal) : null;
+    if (spool !== null && spool.stored < file.size) {
+      closeSync(fd);
+      const header = {
+        sha256: file.sha256,
+        encoding: "zstd",
+        size: file.size,
+        stored: spool.stored,
+      } as const;
+      return { content: { header, bytes: readAll(spool.fd) }, dispose: () => closeSync(spool.fd) };
+    }
+    if (spool !== null) closeSync(spool.fd);
+    const header = { sha256: file.sha256, encoding: "identity", size: file.size, stored: file.size } as const;
+    return { content: { header, bytes: readVerified(fd, file) }, dispose: () => closeSync(fd) };
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+async function savesSpace(fd: number): Promise<boolean> {
+  for await (const sample of createReadStream("", {
+    fd,
+    autoClose: false,
+    start: 0,
+    end: SAMPLE_BYTES - 1,
+    highWaterMark: SAMPLE_BYTES,
+  }) as AsyncIterable<Buffer>)
+    return compress(sample).length < sample.length * (1 - SAVING_MIN);
+  return false;
+}
+
+async function spoolCompressed(
+  fd: number,
+  file: DigestedFile,
+  signal: AbortSignal,
+): Promise<{ readonly fd: number; readonly stored: number }> {
+  const spool = openNameless();
+  try {
+    let stored = 0;
+    const counter = new Transform({
+      transform(chunk: Buffer, _encoding, done) {
+        stored += chunk.length;
+        done(null, chunk);
+      },
+    });
+    const zstd = createZstdCompress({
+      chunkSize: CHUNK_BYTES,
+      pledgedSrcSize: file.size,
+      params: {
+        [zlibConstants.ZSTD_c_compressionLevel]: ZSTD_LEVEL,
+        [zlibConstants.ZSTD_c_contentSizeFlag]: 1,
+      },
+    });
+    const target = createWriteStream("", { fd: spool, autoClose: false, start: 0 });
+    await pipeline(readVerified(fd, file), zstd, counter, target, { signal });
+    return { fd: spool, stored };
+  } catch (error) {
+    closeSync(spool);
+    throw signal.aborted ? signal.reason : error;
+  }
+}
+
+/** The whole file, which must turn out to be the one that was digested. */
+async function* readVerified(fd: number, file: DigestedFile): AsyncGenerator<Buffer, void> {
+  const hasher = createHash("sha256");
+  let size = 0;
+  for await (const chunk of readAll(fd)) {
+    size += chunk.length;
+    if (size > file.size) break;
+    hasher.update(chunk);
+    // The last bytes only once all of them are known to be right, so that a wrong content never ends.
+    if (size === file.size && hasher.copy().digest("hex") !== file.sha256) throw new SourceChanged();
+    yield chunk;
+  }
+  if (size !== file.size) throw new SourceChanged();
+}
+
+function readAll(fd: number): AsyncIterable<Buffer> {
+  return createReadStream("", { fd, autoClose: false, start: 0, highWaterMark: CHUNK_BYTES });
+}
+
+function openNameless(): number {
+  const directory = mkdtempSync(join(tmpdir(), "lockstep-load-"));
+  try {
+    return openSync(join(directory, "content"), "wx+", 0o600);
+  } finally {
+    // Elsewhere than on Windows the file lives on without its name until it is closed.
+    rmSync(directory, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,350 @@
+import { resolve } from "node:path";
+import type { HubClient } from "@lockstep/client";
+import { formatTarget } from "@lockstep/core";
+import { listenForInterruption, printable, systemClock } from "@lockstep/platform";
+import {
+  type LoadComparison,
+  type LoadRequest,
+  type LoadResult,
+  LockstepError,
+} from "@lockstep/protocol/wire";
+import { type HubArguments, withHub } from "../connect.ts";
+import { counted, formatBytes, formatDuration } from "../screen/format.ts";
+import { Output } from "../screen/output.ts";
+import { Progress } from "../screen/progress.ts";
+import { askYesNo, canAsk } from "../screen/question.ts";
+import { singleTopFolder, suspectBase } from "./base-directory.ts";
+import { describeComparison, type LoadSummary, summarize } from "./comparison.ts";
+import { describeLoad, type LoadArguments, type LoadDescription } from "./description.ts";
+import { digestFiles } from "./digest.ts";
+import { encodeContents } from "./encode.ts";
+import { type Scan, scanDirectory } from "./scan.ts";
+import type { DigestedFile } from "./work.ts";
+import { WorkerPool } from "./worker-pool.ts";
+
+export interface LoadOptions extends LoadArguments, HubArguments {
+  readonly exclude?: readonly string[];
+  readonly note?: string;
+  readonly dryRun?: boolean;
+  readonly yes?: boolean;
+  readonly wait?: boolean;
+  readonly waitSeconds?: number;
+  readonly verbose?: boolean;
+  readonly quiet?: boolean;
+  readonly json?: boolean;
+}
+
+/** Less than this is done before the first thread has started. */
+const FEW_FILES = 100;
+const FEW_BYTES = 8 * 1024 * 1024;
+const WAIT_SECONDS = 600;
+/** One question to the hub lasts at most so long; proxies cut longer ones. */
+const POLL_SECONDS = 25;
+
+/**
+ * The Software Loader: read, digest, compare, show, ask, send, wait (domain 1.8, behaviours 44 and 45).
+ *
+ * Until the question is answered nothing has been changed anywhere; after it the hub takes everything in one
+ * transaction or nothing. So it may be stopped at any moment and leaves nothing behind.
+ */
+export async function runLoad(directory: string, options: LoadOptions): Promise<void> {
+  const output = new Output(options);
+  using interruption = listenForInterruption();
+  const base = resolve(directory);
+  const description = await describeLoad(base, options);
+  const scan = scanDirectory(base, { exclude: options.exclude ?? [], omit: description.omit });
+  tellScan(scan, output);
+  if (scan.files.length === 0 && description.declared === null)
+    throw new LockstepError("LOAD_EMPTY", `there is nothing to load in ${base}`, {
+      hint: "Check the directory, and what --exclude leaves out.",
+    });
+  const few = scan.files.length <= FEW_FILES && scan.bytes <= FEW_BYTES;
+  const pool = few ? new WorkerPool(0) : new WorkerPool();
+  try {
+    const files = await digest(scan, pool, output, interruption.signal);
+    await withHub(options, async (hub) => {
+      const load = new Load(hub, files, description, options, output, interruption.signal);
+      await load.run(scan, pool);
+    });
+  } finally {
+    await pool.close();
+  }
+}
+
+async function digest(
+  scan: Scan,
+  pool: WorkerPool,
+  output: Output,
+  signal: AbortSignal,
+): Promise<DigestedFile[]> {
+  const progress = output.quiet ? null : new Progress("reading", output.remarks, systemClock);
+  const filesTotal = scan.files.length;
+  try {
+    const files = await digestFiles(scan, pool, {
+      signal,
+      onProgress: (done) => progress?.update({ ...done, bytesTotal: scan.bytes, filesTotal }),
+    });
+    progress?.finish();
+    return files;
+  } catch (error) {
+    progress?.finish(null);
+    throw error;
+  }
+}
+
+function tellScan(scan: Scan, output: Output): void {
+  if (scan.excluded.length > 0) output.note(`left out by --exclude: ${listed(scan.excluded)}`);
+  if (scan.specialModes.length > 0)
+    output.note(
+      `set-user-id, set-group-id and sticky bits do not travel; dropped from ${listed(scan.specialModes)}`,
+    );
+  if (scan.emptyFolders.length > 0) output.note(`empty folders are not loaded: ${listed(scan.emptyFolders)}`);
+}
+
+function listed(paths: readonly string[]): string {
+  const shown = paths.slice(0, 5).map((path) => printable(path));
+  const rest = paths.length - shown.length;
+  return `${shown.join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`;
+}
+
+/** One load on its way through comparison, question, transfer and waiting. */
+class Load {
+  readonly #hub: HubClient;
+  readonly #files: readonly DigestedFile[];
+  readonly #request: LoadRequest;
+  readonly #options: LoadOptions;
+  readonly #output: Output;
+  readonly #signal: AbortSignal;
+
+  constructor(
+    hub: HubClient,
+    files: readonly DigestedFile[],
+    description: LoadDescription,
+    options: LoadOptions,
+    output: Output,
+    signal: AbortSignal,
+  ) {
+    this.#hub = hub;
+    this.#files = files;
+    this.#options = options;
+    this.#output = output;
+    this.#signal = signal;
+    this.#request = toRequest(files, description, options);
+  }
+
+  async run(scan: Scan, pool: WorkerPool): Promise<void> {
+    const comparison = await this.#hub.compareLoad(this.#request, { signal: this.#signal });
+    const summary = summarize(this.#request, comparison);
+    this.#show(comparison, summary);
+    const warnings = await this.#suspicions(comparison, summary);
+    for (const warning of warnings) this.#output.warn(warning);
+    this.#refuse(comparison);
+    if (this.#options.dryRun === true) {
+      this.#output.document(this.#document(comparison, summary, warnings, null, null));
+      return;
+    }
+    if (summary.changes) await this.#confirm(warnings);
+    const result = await this.#send(scan, comparison, pool);
+    const revision = await this.#revision(result);
+    this.#output.document(this.#document(comparison, summary, warnings, result, revision));
+    this.#tell(result, revision);
+  }
+
+  #show(comparison: LoadComparison, summary: LoadSummary): void {
+    const verbose = this.#options.verbose === true;
+    // Of a dry run the comparison is the result; else it is only what leads to the question.
+    const dry = this.#options.dryRun === true;
+    for (const line of describeComparison(this.#request, comparison, summary, verbose, this.#output))
+      if (dry) this.#output.line(line);
+      else this.#output.note(line);
+  }
+
+  #refuse(comparison: LoadComparison): void {
+    if (comparison.refusals.length === 0) return;
+    throw new LockstepError("LOAD_REFUSED", `the repository would refuse ${this.#name()}`, {
+      faults: comparison.refusals,
+      hint: "Nothing was loaded. Correct these, or choose another --kind.",
+    });
+  }
+
+  async #suspicions(comparison: LoadComparison, summary: LoadSummary): Promise<string[]> {
+    const paths = this.#request.files.map((file) => file.path);
+    const unknown = paths.filter((_, index) => comparison.statuses[index] === "unknown");
+    if (unknown.length === 0) return [];
+    const known = summary.counts.unknown * 2 >= paths.length ? await this.#knownPaths(comparison, paths) : [];
+    const suspicion = suspectBase(unknown, known);
+    const consequence = "every installation would get a second tree of folders";
+    if (suspicion?.kind === "too-high")
+      return [
+        `the directory looks too high: ${counted(suspicion.files, "file")} of the repository would be loaded again below ${printable(suspicion.folder)}/, and ${consequence}. Did you mean ${printable(suspicion.folder)} inside it?`,
+      ];
+    if (suspicion?.kind === "too-deep")
+      return [
+        `the directory looks too deep: ${counted(suspicion.files, "file")} of the repository would be loaded again without ${printable(suspicion.folder)}/, and ${consequence}. Did you mean the directory above?`,
+      ];
+    const top = singleTopFolder(paths);
+    const isNew = comparison.currentVersion === null && known.length === 0;
+    return top !== null && isNew && paths.length > 1
+      ? [
+          `everything lies in the one folder ${printable(top)}/, which will stand in every installation. Load the folder itself if that is not meant.`,
+        ]
+      : [];
+  }
+
+  /** Paths that the repository holds and this load does not bring: of the module, as far as it can be told. */
+  async #knownPaths(comparison: LoadComparison, paths: readonly string[]): Promise<string[]> {
+    if (comparison.removed.length > 0) return comparison.removed;
+    if (comparison.currentVersion === null) return [];
+    const ours = new Set(paths);
+    const known: string[] = [];
+    for await (const file of this.#hub.allFiles({ signal: this.#signal }))
+      if (file.module === this.#request.module.id && !ours.has(file.path)) known.push(file.path);
+    return known;
+  }
+
+  async #confirm(warnings: readonly string[]): Promise<void> {
+    if (this.#options.yes === true) return;
+    if (!canAsk()) {
+      throw new LockstepError(
+        "CONFIRMATION_REQUIRED",
+        `${this.#name()} would change the repository, and nobody can be asked`,
+        {
+          hint: "Nothing was loaded. Give --yes to load without a question, or --dry-run to only look.",
+        },
+      );
+    }
+    const question = warnings.length > 0 ? "Load all the same?" : "Load this?";
+    if (await askYesNo(question, this.#signal)) return;
+    throw new LockstepError("CANCELLED", "not loaded, as you wish", { hint: "Nothing was changed." });
+  }
+
+  async #send(scan: Scan, comparison: LoadComparison, pool: WorkerPool): Promise<LoadResult> {
+    const missing = new Set(comparison.missing);
+    // Of equal contents one travels.
+    const travelling = this.#files.filter((file) => missing.delete(file.sha256));
+    const bytesTotal = travelling.reduce((sum, file) => sum + file.size, 0);
+    const progress = this.#output.quiet ? null : new Progress("loading", this.#output.remarks, systemClock);
+    let done = 0;
+    const sizes = async function* () {
+      for await (const content of encodeContents(scan.base, travelling, pool, signal)) {
+        yield content;
+        done += content.header.size;
+      }
+    };
+    const signal = this.#signal;
+    try {
+      const result = await this.#hub.load(this.#request, sizes(), {
+        signal,
+        onProgress: ({ contents }) =>
+          progress?.update({ bytes: done, bytesTotal, files: contents, filesTotal: travelling.length }),
+      });
+      progress?.update({ bytes: done, bytesTotal, files: travelling.length, filesTotal: travelling.length });
+      progress?.finish(travelling.length === 0 ? null : undefined);
+      return result;
+    } catch (error) {
+      progress?.finish(null);
+      throw error;
+    }
+  }
+
+  /** Waits until the DBQueue Processor has moved the semaphore; null where nobody wants to wait. */
+  async #revision(result: LoadResult): Promise<number | null> {
+    if (!result.changes) return result.revisionBefore;
+    if (this.#options.wait === false) return null;
+    const waitMs = (this.#options.waitSeconds ?? WAIT_SECONDS) * 1000;
+    const until = systemClock.monotonic() + waitMs;
+    for (;;) {
+      const left = until - systemClock.monotonic();
+      const waitSeconds = Math.max(0, Math.min(POLL_SECONDS, Math.ceil(left / 1000)));
+      const { revision } = await this.#hub.loadRevision(result.load, { waitSeconds, signal: this.#signal });
+      if (revision !== null) return revision;
+      if (left <= 0)
+        throw new LockstepError(
+          "REVISION_TIMEOUT",
+          `${this.#name()} is loaded, but the software revision has not moved yet`,
+          {
+            expected: `a revision above ${result.revisionBefore}`,
+            found: `none after ${formatDuration(waitMs)}`,
+            hint: "lockstep dbqueue shows what the DBQueue Processor waits for.",
+          },
+        );
+    }
+  }
+
+  #tell(result: LoadResult, revision: number | null): void {
+    const { added, changed, removed, equal, contentBytes, storedBytes } = result;
+    this.#output.note(
+      `${this.#name()}: ${added} added, ${changed} changed, ${removed} removed, ${equal} equal; ` +
+        `${formatBytes(contentBytes)} of new content, ${formatBytes(storedBytes)} stored`,
+    );
+    if (!result.changes) this.#output.line(`software revision ${revision} (nothing changed)`);
+    else if (revision === null)
+      this.#output.line(`load ${result.load} (the software revision was ${result.revisionBefore})`);
+    else this.#output.line(`software revision ${revision}`);
+  }
+
+  #name(): string {
+    return `${this.#request.module.id} ${this.#request.module.version}`;
+  }
+
+  /** The document of `--json`; see docs/reference/commands.md. */
+  #document(
+    comparison: LoadComparison,
+    summary: LoadSummary,
+    warnings: readonly string[],
+    result: LoadResult | null,
+    revision: number | null,
+  ): Record<string, unknown> {
+    const { module, kind, files } = this.#request;
+    const verbose = this.#options.verbose === true;
+    return {
+      module: module.id,
+      version: module.version,
+      kind,
+      loaded: result !== null,
+      load: result?.load ?? null,
+      revision,
+      revisionBefore: result?.revisionBefore ?? null,
+      changes: result?.changes ?? summary.changes,
+      statuses: summary.counts,
+      removed: comparison.removed,
+      attributeChanges: comparison.attributeChanges,
+      undistributed: comparison.undistributed,
+      contents: result?.contents ?? null,
+      contentBytes: result?.contentBytes ?? null,
+      storedBytes: result?.storedBytes ?? null,
+      notices: [...comparison.notices, ...warnings],
+      ...(verbose
+        ? {
+            files: files.map(({ path, size }, index) => ({ path, size, status: comparison.statuses[index] })),
+          }
+        : {}),
+    };
+  }
+}
+
+function toRequest(
+  files: readonly DigestedFile[],
+  description: LoadDescription,
+  options: LoadOptions,
+): LoadRequest {
+  return {
+    module: description.module,
+    kind: description.kind,
+    note: options.note ?? null,
+    declared: description.declared,
+    files: files.map(({ path, size, sha256, mode }) => {
+      const { targets, version, backup, mode: given } = description.attributes(path);
+      return {
+        path,
+        size,
+        sha256,
+        mode: given ?? mode,
+        version,
+        backup,
+        targets: targets?.map(formatTarget) ?? null,
+      };
+    }),
+    allowDowngrade: options.yes === true,
+  };
+}

@@ -1,0 +1,173 @@
+import { createHash, hash } from "node:crypto";
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { join } from "node:path";
+import { constants as zlibConstants, zstdCompressSync } from "node:zlib";
+import type { Sha256 } from "@lockstep/core";
+import type { ContentEncoding } from "@lockstep/protocol/wire";
+import type { SourceFile } from "./scan.ts";
+
+/**
+ * What the loader's threads do with files: digest them, and encode small ones for the journey. Plain synchronous
+ * calls: a file of a product is some kilobytes long, and an asynchronous read of it costs more than the read.
+ */
+export type WorkOrder =
+  | { readonly kind: "digest"; readonly base: string; readonly files: readonly SourceFile[] }
+  | { readonly kind: "encode"; readonly base: string; readonly files: readonly DigestedFile[] };
+
+export type DigestedFile = SourceFile & { readonly sha256: Sha256 };
+
+/** A file that is not what it was, or cannot be read any more. */
+export interface WorkFault {
+  readonly path: string;
+  readonly problem: string;
+}
+
+/** One content within the bytes of an answer. */
+export interface EncodedContent {
+  readonly sha256: Sha256;
+  readonly encoding: ContentEncoding;
+  readonly size: number;
+  readonly offset: number;
+  readonly stored: number;
+}
+
+export type WorkAnswer =
+  | { readonly kind: "digest"; readonly sha256: readonly Sha256[]; readonly faults: readonly WorkFault[] }
+  | {
+      readonly kind: "encode";
+      readonly contents: readonly EncodedContent[];
+      readonly bytes: Uint8Array<ArrayBuffer>;
+      readonly faults: readonly WorkFault[];
+    };
+
+/** Files up to this size are encoded whole, in memory; larger ones travel by large-content.ts. */
+export const SMALL_FILE_BYTES_MAX = 4 * 1024 * 1024;
+/** git's `zlib` and zstd -3 come out equally small on program files; zstd takes a fifth of the time. */
+export const ZSTD_LEVEL = 3;
+
+const BLOCK_BYTES = 1024 * 1024;
+let block: Buffer | null = null;
+
+/** Carries out one order. Never throws for a file's sake: what went wrong stands in `faults`. */
+export function carryOut(order: WorkOrder): WorkAnswer {
+  return order.kind === "digest" ? digest(order.base, order.files) : encode(order.base, order.files);
+}
+
+function digest(base: string, files: readonly SourceFile[]): WorkAnswer {
+  const faults: WorkFault[] = [];
+  const sha256 = files.map((file) => {
+    try {
+      return withFile(base, file, (fd) => digestOf(fd, file.size));
+    } catch (error) {
+      faults.push({ path: file.path, problem: problemOf(error) });
+      return "";
+    }
+  });
+  return { kind: "digest", sha256, faults };
+}
+
+function encode(base: string, files: readonly DigestedFile[]): WorkAnswer {
+  const faults: WorkFault[] = [];
+  const contents: EncodedContent[] = [];
+  const pieces: Uint8Array[] = [];
+  let offset = 0;
+  for (const file of files) {
+    try {
+      const raw = withFile(base, file, (fd) => readWhole(fd, file.size));
+      if (hash("sha256", raw, "hex") !== file.sha256) throw new SourceChanged();
+      const packed = compress(raw);
+      const piece = packed.length < raw.length ? packed : raw;
+      const encoding = piece === raw ? "identity" : "zstd";
+      contents.push({ sha256: file.sha256, encoding, size: raw.length, offset, stored: piece.length });
+      pieces.push(piece);
+      offset += piece.length;
+    } catch (error) {
+      faults.push({ path: file.path, problem: problemOf(error) });
+    }
+  }
+  // One buffer of its own, so that it changes threads without being copied again.
+  const bytes = new Uint8Array(offset);
+  let at = 0;
+  for (const piece of pieces) {
+    bytes.set(piece, at);
+    at += piece.length;
+  }
+  return { kind: "encode", contents, bytes, faults };
+}
+
+/** Compresses a content into one zstd frame that says how long it is. */
+export function compress(raw: Uint8Array): Buffer {
+  return zstdCompressSync(raw, {
+    pledgedSrcSize: raw.length,
+    params: {
+      [zlibConstants.ZSTD_c_compressionLevel]: ZSTD_LEVEL,
+      [zlibConstants.ZSTD_c_contentSizeFlag]: 1,
+    },
+  });
+}
+
+/** The file is not the one that the directory was read with. */
+export class SourceChanged extends Error {
+  constructor() {
+    super("it changed while it was being read");
+  }
+}
+
+/** Whether an open file is still the one that was found when the directory was read. */
+export function isSameSource(fd: number, file: SourceFile): boolean {
+  const stat = fstatSync(fd);
+  return (
+    stat.size === file.size &&
+    stat.mtimeMs === file.mtimeMs &&
+    stat.ctimeMs === file.ctimeMs &&
+    stat.ino === file.ino &&
+    stat.isFile()
+  );
+}
+
+/** Opens a file of the source; never through a link that has taken its place, never waiting for a FIFO's writer. */
+export function openSource(base: string, file: SourceFile): number {
+  return openSync(join(base, file.path), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+}
+
+function withFile<T>(base: string, file: SourceFile, use: (fd: number) => T): T {
+  const fd = openSource(base, file);
+  try {
+    if (!isSameSource(fd, file)) throw new SourceChanged();
+    const result = use(fd);
+    if (!isSameSource(fd, file)) throw new SourceChanged();
+    return result;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function digestOf(fd: number, size: number): Sha256 {
+  block ??= Buffer.allocUnsafeSlow(BLOCK_BYTES);
+  if (size <= block.length) return hash("sha256", readInto(fd, block, size), "hex");
+  const hasher = createHash("sha256");
+  for (let left = size; left > 0; ) {
+    const got = readSync(fd, block, 0, Math.min(block.length, left), null);
+    if (got === 0) throw new SourceChanged();
+    hasher.update(block.subarray(0, got));
+    left -= got;
+  }
+  return hasher.digest("hex");
+}
+
+function readWhole(fd: number, size: number): Buffer {
+  return readInto(fd, Buffer.allocUnsafe(size), size);
+}
+
+function readInto(fd: number, buffer: Buffer, size: number): Buffer {
+  for (let at = 0; at < size; ) {
+    const got = readSync(fd, buffer, at, size - at, null);
+    if (got === 0) throw new SourceChanged();
+    at += got;
+  }
+  return buffer.subarray(0, size);
+}
+
+function problemOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

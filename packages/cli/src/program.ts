@@ -1,0 +1,112 @@
+import { LockstepError } from "@lockstep/protocol/wire";
+import { Command, CommanderError } from "commander";
+import { Finished } from "./failure.ts";
+
+/** What a command's file exports: it puts its arguments, options and action on the command that it is given. */
+export type DefineCommand = (command: Command) => void;
+
+interface CommandEntry {
+  readonly name: string;
+  readonly summary: string;
+  readonly load: () => Promise<{ readonly define: DefineCommand }>;
+}
+
+/** All commands, in the order of the help. Only the one that is called gets loaded. */
+const COMMANDS: readonly CommandEntry[] = [
+  { name: "hub", summary: "run the hub, or show its status", load: () => import("./commands/hub.ts") },
+  {
+    name: "setup",
+    summary: "first set-up and later database updates",
+    load: () => import("./commands/setup.ts"),
+  },
+  { name: "load", summary: "load a release into the repository", load: () => import("./commands/load.ts") },
+  {
+    name: "files",
+    summary: "look at stored files, export, assign, remove",
+    load: () => import("./commands/files.ts"),
+  },
+  {
+    name: "revision",
+    summary: "software revisions: list, show, diff, revert",
+    load: () => import("./commands/revision.ts"),
+  },
+  {
+    name: "roles",
+    summary: "machine roles and installation packages",
+    load: () => import("./commands/roles.ts"),
+  },
+  {
+    name: "settings",
+    summary: "configuration parameters of the repository",
+    load: () => import("./commands/settings.ts"),
+  },
+  {
+    name: "dbqueue",
+    summary: "what the DBQueue Processor has to do, and why it waits",
+    load: () => import("./commands/dbqueue.ts"),
+  },
+  {
+    name: "fleet",
+    summary: "the installations that the hub knows",
+    load: () => import("./commands/fleet.ts"),
+  },
+];
+
+/**
+ * Runs one command line. Returns the exit status. Throws LockstepError; USAGE for anything that the command line
+ * contract does not know.
+ */
+export async function runProgram(argv: readonly string[]): Promise<number> {
+  const program = new Command("lockstep");
+  program
+    .description("Keeps every installation of a product in step with one repository.")
+    .version(await readVersion(), "-V, --version", "print the version")
+    // Else our own --version would swallow that of `load`.
+    .enablePositionalOptions()
+    .helpOption("-h, --help", "show help")
+    .helpCommand("help [command]", "show help for a command")
+    .configureHelp({ sortSubcommands: false })
+    .addHelpText("after", "\nReference: docs/reference/commands.md");
+  // The first word that is not an option names the command; `help X` wants X as well.
+  const words = argv.filter((word) => !word.startsWith("-"));
+  const wanted = words[0] === "help" ? words[1] : words[0];
+  for (const entry of COMMANDS) {
+    const command = program.command(entry.name).summary(entry.summary).description(entry.summary);
+    if (entry.name === wanted) (await entry.load()).define(command);
+  }
+  prepare(program);
+  try {
+    if (argv.length === 0) {
+      process.stderr.write(program.helpInformation());
+      return 2;
+    }
+    await program.parseAsync([...argv], { from: "user" });
+    return 0;
+  } catch (error) {
+    if (error instanceof Finished) return error.status;
+    if (error instanceof CommanderError) return endOfParsing(error, argv);
+    throw error;
+  }
+}
+
+/** Throws instead of exiting, in every subcommand as well; messages are told by reportFailure alone. */
+function prepare(command: Command): void {
+  command.exitOverride().showSuggestionAfterError(true);
+  command.configureOutput({ outputError: () => {} });
+  for (const each of command.commands) prepare(each);
+}
+
+function endOfParsing(error: CommanderError, argv: readonly string[]): number {
+  if (error.exitCode === 0) return 0;
+  if (error.code === "commander.help") return 2;
+  const message = error.message.replace(/^error: /, "").replace(/\n\((.*)\)$/, " ($1)");
+  const command = COMMANDS.filter((entry) => entry.name === argv[0]).map((entry) => entry.name);
+  throw new LockstepError("USAGE", message, {
+    hint: `lockstep ${[...command, "--help"].join(" ")} shows what is possible.`,
+  });
+}
+
+async function readVersion(): Promise<string> {
+  const { PRODUCT_VERSION } = await import("./version.ts");
+  return PRODUCT_VERSION;
+}
