@@ -47,9 +47,9 @@ export interface EmbeddedPostgresOptions {
 }
 
 export interface EmbeddedPostgres {
-  /** For the hub: owner of its database, no superuser. Only within this process. */
+  /** For the hub: owner of its database, no superuser. Good for this process and its children, while it lives. */
   readonly address: DatabaseAddress;
-  /** For tests and administration: the superuser. Only within this process. */
+  /** For tests and administration: the superuser. */
   readonly adminAddress: DatabaseAddress;
   /** `18.4` */
   readonly version: string;
@@ -293,7 +293,7 @@ const SOCKET_PATH_BYTES_MAX = 103;
 async function openSocketDirectory(paths: ClusterPaths): Promise<SocketDirectory> {
   if (HAS_DESCRIPTOR_PATHS) {
     const handle: FileHandle = await open(paths.socket, "r");
-    return { path: `/proc/self/fd/${handle.fd}`, close: () => handle.close() };
+    return { path: `/proc/${process.pid}/fd/${handle.fd}`, close: () => handle.close() };
   }
   if (Buffer.byteLength(join(paths.socket, ".s.PGSQL.5432")) <= SOCKET_PATH_BYTES_MAX) {
     return { path: paths.socket, close: async () => {} };
