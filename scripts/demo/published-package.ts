@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { cp, mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -90,9 +90,4 @@ async function measure(directory: string): Promise<{ files: number; bytes: numbe
     bytes += (await stat(join(entry.parentPath, entry.name))).size;
   }
   return { files, bytes };
-}
-
-/** Copies a release to where a description can be put beside it. Cloned where the file system can. */
-export async function copyTree(from: string, to: string): Promise<void> {
-  await cp(from, to, { recursive: true, mode: 2 /* COPYFILE_FICLONE */ });
 }

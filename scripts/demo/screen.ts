@@ -1,0 +1,131 @@
+import { stripVTControlCharacters } from "node:util";
+import { describeTerminal, paint, type Style, type Terminal } from "@lockstep/platform";
+
+/**
+ * What the demonstration shows: headings, sentences, the commands that it runs, and lines that move while something is
+ * under way. On a terminal the moving lines repaint themselves; in a log they are written when they say something new.
+ */
+export class Screen {
+  readonly terminal: Terminal;
+  readonly #write: (text: string) => void;
+  #step = 0;
+  #painted = 0;
+  #lastLogged = "";
+
+  constructor(
+    terminal: Terminal = describeTerminal(process.stdout, process.env),
+    write: (text: string) => void = (text) => process.stdout.write(text),
+  ) {
+    this.terminal = terminal;
+    this.#write = write;
+  }
+
+  paint(style: Style, text: string): string {
+    return paint(this.terminal, style, text);
+  }
+
+  title(text: string): void {
+    this.#write(`\n${this.paint("bold", text)}\n`);
+  }
+
+  heading(text: string): void {
+    this.#step++;
+    this.#write(`\n${this.paint("cyan", `${this.#step}`)}  ${this.paint("bold", text)}\n`);
+  }
+
+  /** A sentence, wrapped to the width of the terminal. */
+  say(text: string): void {
+    const width = Math.min(this.terminal.columns, 100) - 4;
+    let line = "";
+    for (const word of text.split(" ")) {
+      if (line !== "" && line.length + word.length + 1 > width) {
+        this.#write(`   ${line}\n`);
+        line = "";
+      }
+      line += line === "" ? word : ` ${word}`;
+    }
+    this.#write(`   ${line}\n`);
+  }
+
+  /** A command as a person would type it. */
+  command(text: string): void {
+    this.#write(`   ${this.paint("dim", `$ ${text}`)}\n`);
+  }
+
+  ok(text: string): void {
+    this.#write(`   ${this.paint("green", "ok")}  ${text}\n`);
+  }
+
+  wrong(text: string): void {
+    this.#write(`   ${this.paint("red", "WRONG")}  ${text}\n`);
+  }
+
+  /** Rows in columns; the first column is left-aligned, the others are right-aligned. */
+  table(rows: readonly (readonly string[])[]): void {
+    const widths = (rows[0] ?? []).map((_, column) =>
+      Math.max(...rows.map((row) => (row[column] ?? "").length)),
+    );
+    for (const row of rows) {
+      const cells = row.map((cell, column) =>
+        column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0),
+      );
+      this.#write(`   ${cells.join("   ").trimEnd()}\n`);
+    }
+  }
+
+  /** Shows lines in place of those shown before. In a log, only where `milestone` is new. */
+  live(lines: readonly string[], milestone: string): void {
+    if (this.terminal.interactive) {
+      this.#erase();
+      const width = this.terminal.columns - 1;
+      for (const line of lines) this.#write(`${fit(`   ${line}`, width)}\n`);
+      this.#painted = lines.length;
+    } else if (milestone !== this.#lastLogged) {
+      this.#lastLogged = milestone;
+      for (const line of lines) this.#write(`   ${line.trimEnd()}\n`);
+    }
+  }
+
+  /** Ends moving lines: what stands there stays. */
+  settle(): void {
+    this.#painted = 0;
+    this.#lastLogged = "";
+  }
+
+  #erase(): void {
+    if (this.#painted > 0) this.#write(`\u001b[${this.#painted}A\u001b[0J`);
+    this.#painted = 0;
+  }
+
+  bar(part: number, width = 28): string {
+    const full = Math.round(Math.min(1, Math.max(0, part)) * width);
+    return `${this.paint("green", "━".repeat(full))}${this.paint("dim", "─".repeat(width - full))}`;
+  }
+}
+
+/** A line that wraps would break the repainting, so a narrow terminal gets less, and without colours. */
+function fit(line: string, width: number): string {
+  const plain = stripVTControlCharacters(line);
+  return plain.length > width ? plain.slice(0, width) : line;
+}
+
+const UNITS = ["bytes", "kB", "MB", "GB"];
+
+/** Bytes as a person reads them, in powers of 1000. */
+export function formatBytes(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  while (value >= 999.5 && unit < UNITS.length - 1) {
+    value /= 1000;
+    unit++;
+  }
+  return `${unit === 0 ? value : value.toFixed(value < 10 ? 1 : 0)} ${UNITS[unit]}`;
+}
+
+export function formatCount(count: number): string {
+  return count.toLocaleString("en-US");
+}
+
+export function formatSeconds(ms: number): string {
+  return `${(ms / 1000).toFixed(1)} s`;
+}
