@@ -112,14 +112,13 @@ function checkSegment(segment: string, ascii: boolean): PathFault | null {
   if (utf8Length(segment) > SEGMENT_BYTES_MAX)
     return fault("segment-too-long", `a name is longer than ${SEGMENT_BYTES_MAX} bytes`);
   if (!ascii) {
-    // Windows' narrow interfaces turn ／ and ‥ into / and .. behind the back of whoever checked.
+    // Windows' narrow interfaces turn ／, ‥ and C： into /, .. and C: behind the back of whoever checked.
     const plain = segment.normalize("NFKC");
-    if (plain.includes("/") || plain.includes("\\") || /^\.+$/.test(plain))
+    if (/[/\\]|^\.+$|^[A-Za-z]:/.test(plain))
       return fault("look-alike", "a name holds a character that some systems turn into a separator or dots");
   }
-  const dot = segment.indexOf(".");
-  const stem = foldPath(dot === -1 ? segment : segment.slice(0, dot)).trimEnd();
-  if (DEVICE.test(stem)) return fault("device", `the name ${segment} is a device on Windows`);
+  const stem = foldPath(segment).split(/[.:]/, 1)[0] ?? "";
+  if (DEVICE.test(stem.trimEnd())) return fault("device", `the name ${segment} is a device on Windows`);
   if (SHORT_NAME.test(segment) && segment.length <= 12)
     return fault("short-name", `the name ${segment} has the form of a Windows short name`);
   return null;
