@@ -28,6 +28,8 @@ export interface TestDatabase extends DatabaseConnection {
 export interface TestServer {
   /** `18.4` */
   readonly version: () => string;
+  /** The superuser's way in, to the database `postgres`. */
+  readonly adminAddress: () => EmbeddedPostgres["adminAddress"];
   /** A database for one test: migrated, or empty. Closed and dropped when the test ends. */
   database(
     t: TestContext,
@@ -101,6 +103,7 @@ export function usePostgres(options: { readonly programs?: string | null } = {})
   after(() => server.release());
   return {
     version: () => current().embedded.version,
+    adminAddress: () => current().embedded.adminAddress,
     database: (t, wanted = {}) => createDatabase(current(), t, wanted),
   };
 }

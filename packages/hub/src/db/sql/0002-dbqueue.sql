@@ -182,10 +182,12 @@ create trigger update_archive_truncate after truncate on file_revision
 create function update_archive_on_assignment() returns trigger
 language plpgsql security definer set search_path from current as $$
 begin
-  if tg_op <> 'TRUNCATE' and not exists (
-    select from touched join file_revision f on f.id = touched.file_id where f.path like '%.update.mjs'
-  ) then
-    return null;
+  if tg_op <> 'TRUNCATE' then
+    if not exists (
+      select from touched join file_revision f on f.id = touched.file_id where f.path like '%.update.mjs'
+    ) then
+      return null;
+    end if;
   end if;
   perform dbqueue_insert_single('LOCKSTEP-K-UpdateArchive');
   return null;
@@ -193,6 +195,10 @@ end
 $$;
 
 create trigger update_archive_assigned after insert on file_has_deploy_target referencing new table as touched
+  for each statement execute function update_archive_on_assignment();
+create trigger update_archive_reassigned_from after update on file_has_deploy_target referencing old table as touched
+  for each statement execute function update_archive_on_assignment();
+create trigger update_archive_reassigned_to after update on file_has_deploy_target referencing new table as touched
   for each statement execute function update_archive_on_assignment();
 create trigger update_archive_unassigned after delete on file_has_deploy_target referencing old table as touched
   for each statement execute function update_archive_on_assignment();
