@@ -1,0 +1,4 @@
+# Shared by the scripts beside it.
+say() {
+  echo "demo: $1"
+}
