@@ -4,9 +4,19 @@
 // at. Different: each package of the lock file is held against the disk, because `npm install` by hand or a change of a
 // script line must not cost a reinstallation; only what is really missing or wrong leads to `npm ci`.
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { npmCommand, npmEnvironment } from "./npm.mjs";
 import { run } from "./spawn.mjs";
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -131,16 +141,14 @@ async function npmCi() {
     "--no-audit",
     "--no-fund",
   ];
-  // The npm that started us, on the Node that runs it: ours may be the pinned one, which npm is about to replace.
-  const { npm_execpath: script, npm_node_execpath: node } = process.env;
-  const npm = script?.endsWith(".js") && existsSync(script) && node !== undefined ? [node, script] : ["npm"];
-  const [file, ...before] = npm;
+  const [file, ...before] = npmCommand();
   let status = 1;
   try {
     status = await run(file, [...before, ...args], {
       cwd: root,
       // Standard output belongs to the command that was asked for.
       stdio: ["ignore", 2, 2],
+      env: npmEnvironment(root),
       shell: process.platform === "win32" && file === "npm",
     });
   } catch (error) {

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { npmCommand, npmEnvironment } from "../npm.mjs";
 
 /**
  * A real product to show: a published version of a package, fetched once with `npm pack` (which checks its integrity)
@@ -35,7 +36,7 @@ export async function fetchPackage(
   const cache = await cacheDirectory(checkout);
   const directory = join(cache, `${spec.name.replace("/", "+")}@${spec.version}`);
   const cached = (await stat(directory).catch(() => null)) !== null;
-  if (!cached) await fetchInto(directory, `${spec.name}@${spec.version}`, cache, signal);
+  if (!cached) await fetchInto(directory, `${spec.name}@${spec.version}`, cache, checkout, signal);
   return { ...spec, directory, cached, ...(await measure(directory)) };
 }
 
@@ -54,13 +55,23 @@ async function cacheDirectory(checkout: string): Promise<string> {
   throw new Error(`neither ${home} nor node_modules/.cache can be written to`);
 }
 
-async function fetchInto(directory: string, spec: string, cache: string, signal: AbortSignal): Promise<void> {
+async function fetchInto(
+  directory: string,
+  spec: string,
+  cache: string,
+  checkout: string,
+  signal: AbortSignal,
+): Promise<void> {
   const run = promisify(execFile);
   const work = await mkdtemp(join(cache, ".fetching-"));
   try {
-    const { npm_execpath: script, npm_node_execpath: node } = process.env;
-    const [file, before] = script?.endsWith(".js") && node ? [node, [script]] : ["npm", []];
-    await run(file, [...before, "pack", spec, "--pack-destination", work, "--silent"], { cwd: work, signal });
+    const [file, ...before] = npmCommand();
+    const env = npmEnvironment(checkout);
+    await run(file, [...before, "pack", spec, "--pack-destination", work, "--silent"], {
+      cwd: work,
+      env,
+      signal,
+    });
     const archive = (await readdir(work)).find((name) => name.endsWith(".tgz"));
     if (archive === undefined) throw new Error(`npm pack ${spec} brought no archive`);
     const unpacked = join(work, "unpacked");
