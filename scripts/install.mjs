@@ -4,16 +4,7 @@
 // at. Different: each package of the lock file is held against the disk, because `npm install` by hand or a change of a
 // script line must not cost a reinstallation; only what is really missing or wrong leads to `npm ci`.
 import { createHash } from "node:crypto";
-import {
-  accessSync,
-  constants,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { npmCommand, npmEnvironment } from "./npm.mjs";
