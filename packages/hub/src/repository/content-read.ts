@@ -1,3 +1,6 @@
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { createZstdDecompress } from "node:zlib";
 import type { Sha256 } from "@lockstep/core";
 import type { ContentEncoding, ContentHeader } from "@lockstep/protocol";
 import type pg from "pg";
@@ -78,4 +81,14 @@ export async function readWholeParts(
     binary: true,
   } as pg.QueryConfig);
   return new Map(rows.map(({ sha256, bytes }) => [sha256.toString("hex"), bytes]));
+}
+
+const DECODED_CHUNK_BYTES = 256 * 1024;
+
+/** Decodes stored parts on their way. */
+export function createDecoder(parts: AsyncIterable<Uint8Array>): AsyncIterable<Buffer> {
+  const decoder = createZstdDecompress({ chunkSize: DECODED_CHUNK_BYTES });
+  // The pipeline hands every failure to the decoder, where the reader meets it.
+  pipeline(Readable.from(parts, { objectMode: false }), decoder).catch(() => {});
+  return decoder;
 }

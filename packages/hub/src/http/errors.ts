@@ -1,0 +1,52 @@
+import { ERRORS, isLockstepError, LockstepError, toErrorBody } from "@lockstep/protocol";
+import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
+import { toDatabaseError } from "../db/connect.ts";
+
+/** Seconds that a client should wait where nobody knows better. */
+const RETRY_AFTER_SECONDS = 5;
+
+/** Gives whatever a handler threw its code; what nobody foresaw becomes HUB_INTERNAL and keeps its cause for the log. */
+export function toHubError(error: unknown): LockstepError {
+  const known = toDatabaseError(error);
+  if (known instanceof LockstepError) return known;
+  const code = (known as Partial<FastifyError> | null)?.code;
+  if (code === "FST_ERR_CTP_BODY_TOO_LARGE")
+    return new LockstepError("CONTENT_TOO_LARGE", "the request is larger than the hub takes", {
+      cause: error,
+    });
+  if (typeof code === "string" && code.startsWith("FST_ERR_CTP"))
+    return new LockstepError("REQUEST_INVALID", "the body of the request cannot be read", {
+      found: (known as Error).message,
+      hint: "Send JSON as application/json; a load is sent as a content stream.",
+      cause: error,
+    });
+  if (known instanceof SyntaxError || (known as { statusCode?: unknown } | null)?.statusCode === 400)
+    return new LockstepError("REQUEST_INVALID", "the request cannot be read", {
+      found: (known as Error).message,
+      cause: error,
+    });
+  return new LockstepError("HUB_INTERNAL", "the hub could not do this", {
+    hint: "The hub's log says why. Try again; report it if it stays.",
+    cause: error,
+  });
+}
+
+/** Answers an error: its status, its code in the body, and when to come back. */
+export function sendError(error: LockstepError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const { http, retry } = ERRORS[error.code];
+  const seconds = error.retryAfterSeconds ?? (retry === "later" && http === 503 ? RETRY_AFTER_SECONDS : null);
+  if (seconds !== null) void reply.header("retry-after", seconds);
+  if (error.code === "AUTHENTICATION_REQUIRED") void reply.header("www-authenticate", "Bearer");
+  // What is left of the body is not wanted; the connection cannot be used for anything else.
+  if (!request.raw.complete) void reply.header("connection", "close");
+  return reply
+    .code(http)
+    .header("content-type", "application/json; charset=utf-8")
+    .header("cache-control", "no-store")
+    .send(JSON.stringify(toErrorBody(error)));
+}
+
+/** Whether an error is the hub's own fault, so that its log must tell everything. */
+export function isOwnFault(error: LockstepError): boolean {
+  return isLockstepError(error, "HUB_INTERNAL", "INTERNAL");
+}

@@ -1,0 +1,129 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Readable } from "node:stream";
+import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
+import { CONTENT_STREAM_TYPE, LockstepError } from "@lockstep/protocol";
+import fastify, { type FastifyBaseLogger, type FastifyInstance, type RawServerDefault } from "fastify";
+import { createGuard } from "./auth.ts";
+import { isOwnFault, sendError, toHubError } from "./errors.ts";
+import { registerOpenApi } from "./openapi.ts";
+import { registerAdministration } from "./routes/administration.ts";
+import { registerContents } from "./routes/contents.ts";
+import { registerFiles } from "./routes/files.ts";
+import { registerLoads } from "./routes/loads.ts";
+import { registerRevisions } from "./routes/revisions.ts";
+import { registerSemaphore } from "./routes/semaphore.ts";
+import type { HubServices } from "./services.ts";
+import { validatorCompiler } from "./validation.ts";
+
+/**
+ * The hub's HTTP server: every request passes the guard before any of its body is read, every error leaves by its code,
+ * and each request leaves one line in the log, without its query, headers and body, so that no secret gets there.
+ */
+export type HubServer = FastifyInstance<
+  RawServerDefault,
+  IncomingMessage,
+  ServerResponse,
+  FastifyBaseLogger,
+  TypeBoxTypeProvider
+>;
+
+declare module "fastify" {
+  interface FastifyContextConfig {
+    /** Answered without credentials. */
+    open?: boolean;
+    /** Asked so often that its lines would drown the others: logged for debugging only. */
+    quiet?: boolean;
+  }
+}
+
+export interface ServerOptions {
+  readonly services: HubServices;
+  /** Null: everybody on this machine may do everything. */
+  readonly token: string | null;
+  /** Certificate and key in PEM. */
+  readonly tls: { readonly cert: string | Buffer; readonly key: string | Buffer } | null;
+}
+
+const JSON_BYTES_MAX = 16 * 2 ** 20;
+/** A request's head must be there within this time. */
+const HEADERS_MS = 15_000;
+/** A connection on which nothing moves in either direction ends. Longer than any long poll. */
+const SILENT_MS = 90_000;
+const KEEP_ALIVE_MS = 72_000;
+
+/** Makes the server with all its routes; it does not listen yet. */
+export async function createServer({ services, token, tls }: ServerOptions): Promise<HubServer> {
+  const http = { headersTimeout: HEADERS_MS, requestTimeout: 0 };
+  const app = fastify({
+    logger: false,
+    bodyLimit: JSON_BYTES_MAX,
+    connectionTimeout: SILENT_MS,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    requestTimeout: 0,
+    forceCloseConnections: "idle",
+    exposeHeadRoutes: false,
+    routerOptions: { maxParamLength: 200, ignoreTrailingSlash: false },
+    ...(tls === null
+      ? { http }
+      : { https: { ...http, cert: tls.cert, key: tls.key, minVersion: "TLSv1.2" as const } }),
+  }) as unknown as HubServer;
+  app.setValidatorCompiler(validatorCompiler);
+  // The types hold answers to their schemas; checking again while writing would cost more than writing.
+  app.setSerializerCompiler(() => (data) => JSON.stringify(data));
+  app.addContentTypeParser(CONTENT_STREAM_TYPE, (_request, payload: Readable, done) => done(null, payload));
+  installHooks(app, services, token);
+  await registerOpenApi(app as unknown as FastifyInstance, services.identity.version);
+  registerSemaphore(app, services);
+  registerRevisions(app, services);
+  registerContents(app, services);
+  registerLoads(app, services);
+  registerFiles(app, services);
+  registerAdministration(app, services);
+  app.get("/openapi.json", { config: { open: true }, schema: { hide: true } }, async () =>
+    (app as unknown as { swagger(): object }).swagger(),
+  );
+  await app.ready();
+  return app;
+}
+
+function installHooks(app: HubServer, services: HubServices, token: string | null): void {
+  const guard = createGuard(token);
+  app.addHook("onRequest", async (request) => {
+    // Who may reach this machine only through loopback must show that for the open routes, too.
+    if (token === null || request.routeOptions.config.open !== true) guard(request);
+  });
+  app.setErrorHandler((error, request, reply) => {
+    const known = toHubError(error);
+    if (isOwnFault(known))
+      services.log.error("a request failed", { method: request.method, route: route(request), error: known });
+    return sendError(known, request, reply);
+  });
+  app.setNotFoundHandler((request, reply) =>
+    sendError(
+      new LockstepError("NOT_FOUND", "the hub has no such address", {
+        found: `${request.method} ${pathOf(request.url)}`,
+        hint: "GET /openapi.json lists all addresses.",
+      }),
+      request,
+      reply,
+    ),
+  );
+  app.addHook("onResponse", async (request, reply) => {
+    const level = request.routeOptions.config.quiet === true ? "debug" : "info";
+    services.log[level]("request", {
+      method: request.method,
+      path: pathOf(request.url),
+      status: reply.statusCode,
+      ms: Math.round(reply.elapsedTime),
+      from: request.ip,
+    });
+  });
+}
+
+function route(request: { routeOptions: { url?: string | undefined } }): string {
+  return request.routeOptions.url ?? "none";
+}
+
+function pathOf(url: string): string {
+  return url.split("?", 1)[0] ?? "";
+}

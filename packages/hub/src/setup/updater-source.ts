@@ -1,0 +1,55 @@
+import { readFile } from "node:fs/promises";
+import { LockstepError } from "@lockstep/protocol";
+import type { UpdaterSource } from "../repository/update-archive.ts";
+
+/**
+ * The bundled updater that goes into Update.zip. Where the hub is shipped it lies beside the hub's own file; in a source
+ * checkout it is bundled from the sources, once for each start, so that what is distributed is the code that runs here.
+ */
+const SHIPPED = new URL("./updater.mjs", import.meta.url);
+/** A text, not an import: the bundler must not follow it into a shipped hub. */
+const BUNDLER = "../../../../scripts/bundle-updater.mjs";
+
+export function findUpdater(version: string): UpdaterSource {
+  let loaded: Promise<Uint8Array> | null = null;
+  return {
+    version,
+    load: () => {
+      loaded ??= loadUpdater().catch((error: unknown) => {
+        // The next task tries again: the reason may be gone by then.
+        loaded = null;
+        throw error;
+      });
+      return loaded;
+    },
+  };
+}
+
+async function loadUpdater(): Promise<Uint8Array> {
+  try {
+    return await readFile(SHIPPED);
+  } catch (error) {
+    if (!isMissing(error)) throw unavailable(error);
+  }
+  try {
+    const bundler = (await import(new URL(BUNDLER, import.meta.url).href)) as {
+      bundleUpdater(): Promise<Uint8Array>;
+    };
+    return await bundler.bundleUpdater();
+  } catch (error) {
+    throw unavailable(error);
+  }
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "ENOENT";
+}
+
+function unavailable(cause: unknown): LockstepError {
+  return new LockstepError("UPDATER_UNAVAILABLE", "there is no updater for Update.zip", {
+    expected: "updater.mjs beside the hub, or a checkout that can be bundled",
+    found: cause instanceof Error ? cause.message : String(cause),
+    hint: "Installations keep the updater that they have. Install Lockstep completely, then run `lockstep setup`.",
+    cause,
+  });
+}
