@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
-import { closeSync, createReadStream, createWriteStream, mkdtempSync, openSync, rmSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, read, rmSync, write } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { promisify } from "node:util";
 import { createZstdCompress, constants as zlibConstants } from "node:zlib";
 import type { UploadContent } from "@lockstep/client";
 import { compress, type DigestedFile, isSameSource, openSource, SourceChanged, ZSTD_LEVEL } from "./work.ts";
@@ -19,6 +19,9 @@ const SAMPLE_BYTES = 1024 * 1024;
 /** Compressing must save at least this part of the sample to be worth the detour. */
 const SAVING_MIN = 0.03;
 const CHUNK_BYTES = 256 * 1024;
+
+const readAt = promisify(read);
+const writeAt = promisify(write);
 
 /** Makes a content of a large file. `dispose` gives back what it holds; call it when the content was sent. */
 export async function largeContent(
@@ -50,15 +53,8 @@ export async function largeContent(
 }
 
 async function savesSpace(fd: number): Promise<boolean> {
-  for await (const sample of createReadStream("", {
-    fd,
-    autoClose: false,
-    start: 0,
-    end: SAMPLE_BYTES - 1,
-    highWaterMark: SAMPLE_BYTES,
-  }) as AsyncIterable<Buffer>)
-    return compress(sample).length < sample.length * (1 - SAVING_MIN);
-  return false;
+  const { bytesRead, buffer } = await readAt(fd, Buffer.allocUnsafe(SAMPLE_BYTES), 0, SAMPLE_BYTES, 0);
+  return compress(buffer.subarray(0, bytesRead)).length < bytesRead * (1 - SAVING_MIN);
 }
 
 async function spoolCompressed(
@@ -69,12 +65,6 @@ async function spoolCompressed(
   const spool = openNameless();
   try {
     let stored = 0;
-    const counter = new Transform({
-      transform(chunk: Buffer, _encoding, done) {
-        stored += chunk.length;
-        done(null, chunk);
-      },
-    });
     const zstd = createZstdCompress({
       chunkSize: CHUNK_BYTES,
       pledgedSrcSize: file.size,
@@ -83,8 +73,15 @@ async function spoolCompressed(
         [zlibConstants.ZSTD_c_contentSizeFlag]: 1,
       },
     });
-    const target = createWriteStream("", { fd: spool, autoClose: false, start: 0 });
-    await pipeline(readVerified(fd, file), zstd, counter, target, { signal });
+    const keep = async (compressed: AsyncIterable<Buffer>) => {
+      for await (const chunk of compressed)
+        for (let at = 0; at < chunk.length; ) {
+          const { bytesWritten } = await writeAt(spool, chunk, at, chunk.length - at, stored);
+          at += bytesWritten;
+          stored += bytesWritten;
+        }
+    };
+    await pipeline(readVerified(fd, file), zstd, keep, { signal });
     return { fd: spool, stored };
   } catch (error) {
     closeSync(spool);
@@ -107,8 +104,14 @@ async function* readVerified(fd: number, file: DigestedFile): AsyncGenerator<Buf
   if (size !== file.size) throw new SourceChanged();
 }
 
-function readAll(fd: number): AsyncIterable<Buffer> {
-  return createReadStream("", { fd, autoClose: false, start: 0, highWaterMark: CHUNK_BYTES });
+/** Not a stream of Node: ending one of those early closes the file, which is ours to close. */
+async function* readAll(fd: number): AsyncGenerator<Buffer, void> {
+  for (let at = 0; ; ) {
+    const { bytesRead, buffer } = await readAt(fd, Buffer.allocUnsafe(CHUNK_BYTES), 0, CHUNK_BYTES, at);
+    if (bytesRead === 0) return;
+    at += bytesRead;
+    yield buffer.subarray(0, bytesRead);
+  }
 }
 
 function openNameless(): number {
