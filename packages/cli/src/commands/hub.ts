@@ -6,6 +6,19 @@ import { Output } from "../screen/output.ts";
 
 /** `lockstep hub`: runs the hub; `lockstep hub status` asks one. */
 export function define(command: Command): void {
+  command
+    .option("--data <directory>", "where the hub keeps its database, token and cache")
+    .option("--database <url>", "a PostgreSQL of your own: postgres://USER@HOST/NAME")
+    .option("--listen <host:port>", "where to listen (else 127.0.0.1:8700; port 0: any free one)")
+    .option("--dev", "on this machine alone, without credentials")
+    .option("--tls-cert <file>", "certificate in PEM, to serve HTTPS")
+    .option("--tls-key <file>", "its private key in PEM")
+    .option("--migrate", "update the schema of an older hub's database at the start")
+    .option("--log-level <level>", "debug, info, warn or error")
+    .action(async (options) => {
+      const { serveHub } = await import("../hub-process.ts");
+      await serveHub(options);
+    });
   const status = command
     .command("status")
     .description("version, database, software revision and sizes of a hub");
