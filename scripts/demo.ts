@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { listenForInterruption, signalExitStatus, systemClock } from "@lockstep/platform";
+import { formatBytes, formatCount, formatDuration } from "../packages/cli/src/screen/format.ts";
 import { compareInstallation, compareReleases, type Difference } from "./demo/comparison.ts";
 import { followedAt, observe } from "./demo/follower.ts";
 import {
@@ -14,7 +15,7 @@ import {
 } from "./demo/product.ts";
 import { Programs } from "./demo/programs.ts";
 import { fetchPackage, type PublishedPackage, parseSpec } from "./demo/published-package.ts";
-import { formatBytes, formatCount, formatSeconds, Screen } from "./demo/screen.ts";
+import { Screen } from "./demo/screen.ts";
 
 // The demonstration: two real releases, a hub, a server and a workstation that follow by themselves. Everything is done
 // by the `lockstep` command as a person would use it; what is claimed at the end is checked against the published files.
@@ -60,7 +61,7 @@ if (from === null || to === null || from.name !== to.name)
   fail(new Error(`${parsed.from} and ${parsed.to} are not two versions of one package`), 2);
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-demo-"));
-const programs = new Programs(checkout, directory);
+const programs = new Programs(checkout, directory, screen);
 try {
   await demonstrate(from, to);
 } catch (error) {
@@ -147,7 +148,7 @@ async function demonstrate(
   screen.heading("Done");
   screen.say(
     `Both installations are in step with software revision ${customRevision}, each with its own files, and nothing was ` +
-      `done on them by hand. ${formatSeconds(performance.now() - startedAt)} in all.`,
+      `done on them by hand. ${formatDuration(performance.now() - startedAt)} in all.`,
   );
 }
 
@@ -166,7 +167,7 @@ async function startHub(): Promise<void> {
   const args = ["hub", "--data", join(directory, "hub"), "--listen", "127.0.0.1:0", "--dev"];
   const url = await programs.start("hub", args, "ready ", signal);
   programs.useHub(url);
-  screen.ok(`serving at ${url} after ${formatSeconds(performance.now() - startedAt)}`);
+  screen.ok(`serving at ${url} after ${formatDuration(performance.now() - startedAt)}`);
 }
 
 /** Loads a release with its module description. Returns the software revision that carries it. */
@@ -200,7 +201,7 @@ async function load(args: readonly string[]): Promise<number> {
   const document = JSON.parse(output) as { revision: unknown; contents: number; contentBytes: number };
   if (typeof document.revision !== "number") throw new Error(`load reported no software revision: ${output}`);
   screen.ok(
-    `software revision ${document.revision} after ${formatSeconds(performance.now() - startedAt)}; ` +
+    `software revision ${document.revision} after ${formatDuration(performance.now() - startedAt)}; ` +
       `${formatCount(document.contents)} new contents, ${formatBytes(document.contentBytes)}`,
   );
   return document.revision;
@@ -217,7 +218,7 @@ async function install(
   const found = await compareInstallation(path, await expectedFiles(machine, product));
   demand(found.faults, machine);
   screen.ok(
-    `${machine}: ${formatCount(found.files)} files, ${formatBytes(found.bytes)} in ${formatSeconds(ms)}, all as published`,
+    `${machine}: ${formatCount(found.files)} files, ${formatBytes(found.bytes)} in ${formatDuration(ms)}, all as published`,
   );
 }
 
@@ -254,7 +255,7 @@ async function follow(
       if (ms !== undefined)
         lines.push(
           `${name} ${screen.bar(1)} revision ${revision}, ${formatCount(total)} files changed, ` +
-            `in step ${formatSeconds(ms)} after the load began`,
+            `in step ${formatDuration(ms)} after the load began`,
         );
       else
         lines.push(

@@ -2,15 +2,18 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import type { Screen } from "./screen.ts";
 
 /** The real `lockstep` command, as a person would start it. */
 export class Programs {
   readonly #bin: string;
   readonly #directory: string;
   readonly #env: NodeJS.ProcessEnv;
+  readonly #screen: Screen;
   readonly #running = new Map<string, ChildProcess>();
 
-  constructor(checkout: string, directory: string) {
+  constructor(checkout: string, directory: string, screen: Screen) {
+    this.#screen = screen;
     this.#bin = join(checkout, "packages", "cli", "bin", "lockstep.mjs");
     this.#directory = directory;
     // A hub or a token that the user's environment names has no part in this.
@@ -62,9 +65,13 @@ export class Programs {
     });
   }
 
-  /** Runs a command to its end. Its progress goes to the terminal; resolves to what it wrote on standard output. */
+  /**
+   * Runs a command to its end, and resolves to what it wrote on standard output. A terminal is handed to it for its
+   * progress bar; what it writes into a log is put below its command line.
+   */
   async run(args: readonly string[], signal: AbortSignal): Promise<string> {
-    const child = this.#spawn(args, "inherit");
+    const child = this.#spawn(args, this.#screen.terminal.interactive ? "inherit" : "pipe");
+    if (child.stderr !== null) createInterface(child.stderr).on("line", (line) => this.#screen.remark(line));
     const name = `${args[0]}-${child.pid}`;
     this.#running.set(name, child);
     const output: Buffer[] = [];

@@ -52,6 +52,11 @@ export class Screen {
     this.#write(`   ${this.paint("dim", `$ ${text}`)}\n`);
   }
 
+  /** What a command had to say besides its result. */
+  remark(line: string): void {
+    this.#write(`   ${this.paint("dim", line)}\n`);
+  }
+
   ok(text: string): void {
     this.#write(`   ${this.paint("green", "ok")}  ${text}\n`);
   }
@@ -107,25 +112,4 @@ export class Screen {
 function fit(line: string, width: number): string {
   const plain = stripVTControlCharacters(line);
   return plain.length > width ? plain.slice(0, width) : line;
-}
-
-const UNITS = ["bytes", "kB", "MB", "GB"];
-
-/** Bytes as a person reads them, in powers of 1000. */
-export function formatBytes(bytes: number): string {
-  let value = bytes;
-  let unit = 0;
-  while (value >= 999.5 && unit < UNITS.length - 1) {
-    value /= 1000;
-    unit++;
-  }
-  return `${unit === 0 ? value : value.toFixed(value < 10 ? 1 : 0)} ${UNITS[unit]}`;
-}
-
-export function formatCount(count: number): string {
-  return count.toLocaleString("en-US");
-}
-
-export function formatSeconds(ms: number): string {
-  return `${(ms / 1000).toFixed(1)} s`;
 }
