@@ -20,7 +20,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 
 /**
  * The command that starts a program loads it then and only then, so that `lockstep check` does not pay for the hub:
- * a dynamic import in a file of packages/cli/src/commands.
+ * a dynamic import in a file of packages/cli/src/commands or in the one that keeps the process (hub-process.ts).
  */
 const STARTED_BY_COMMANDS = ["hub", "updater"];
 
@@ -51,4 +51,4 @@ export function findLayerBreaks(tree: Tree): string[] {
   return breaks;
 }
 
-const isCommand = (path: string) => path.startsWith("packages/cli/src/commands/");
+const isCommand = (path: string) => /^packages\/cli\/src\/(commands\/|[^/]+-process\.ts$)/.test(path);

@@ -30,7 +30,7 @@ test("every test is in a file that the test run looks at", () => {
   assert.equal(hidden("packages/core/src/a.ts", 'import test from "node:test";'), 1);
   assert.equal(hidden("tests/e2e/a.ts", 'import { describe, it } from "node:test";'), 1);
   assert.equal(hidden("packages/core/src/a.spec.ts", ""), 1);
-  assert.equal(hidden("packages/core/src/a-test.ts", ""), 1);
+  assert.equal(hidden("packages/core/src/a_test.ts", ""), 1);
   assert.equal(hidden("tests/e2e/hub.ts", 'import type { TestContext } from "node:test";'), 0);
   assert.equal(hidden("tests/e2e/hub.ts", 'import { after, type TestContext } from "node:test";'), 0);
   assert.equal(hidden("packages/core/src/a.test.ts", 'import test from "node:test";'), 0);

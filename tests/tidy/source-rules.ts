@@ -27,7 +27,7 @@ export function findHiddenTests(tree: Tree): string[] {
   return ours
     .filter(
       (path) =>
-        /[._-](spec|tests?)\.[cm]?[jt]s$/.test(path) ||
+        /[._](spec|tests?)\.[cm]?[jt]s$/.test(path) ||
         // A file may take types and hooks from node:test; one that declares tests takes `test`, `it` or `suite`.
         /import\s+(?:test\b|(?:\w+\s*,\s*)?\{[^}]*(?<!type\s)\b(?:test|it|describe|suite)\b[^}]*\})[^;]*from\s+"node:test"/.test(
           withoutComments(tree.read(path)),
