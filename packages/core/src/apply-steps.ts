@@ -34,8 +34,8 @@ export type ApplyStep =
   | { readonly do: "take-out"; readonly path: string; readonly staged: string }
   /** Makes the entries of these directories durable, those that exist. */
   | { readonly do: "sync"; readonly directories: readonly string[] }
-  /** Removes the head. Nothing when it is gone. */
-  | { readonly do: "drop-head" };
+  /** Takes the head out of force: keeps it as `retired`, or removes it. Nothing when it is gone. */
+  | { readonly do: "drop-head"; readonly retired: string | null };
 
 /** Where everything of ours stands, relative to the installation directory. */
 export const APPLY_LAYOUT = {
@@ -146,7 +146,7 @@ export function backSteps(body: CommitBody): ApplyStep[] {
       : { do: "take-out", path: APPLY_LAYOUT.state, staged: `${stage}/${STAGING_NAMES.state}` },
     sync([...touchedDirectories(body), `${stage}/${STAGING_NAMES.old}`]),
     // The head goes before its staging directory, and durably: a head without a body would be damage.
-    { do: "drop-head" },
+    { do: "drop-head", retired: null },
     sync([APPLY_LAYOUT.private]),
   ];
 }
@@ -159,11 +159,11 @@ export function finishSteps(body: CommitBody, revisionFile: string): ApplyStep[]
     move(`${stage}/${STAGING_NAMES.revision}`, revisionFile),
     ...left.map((path): ApplyStep => ({ do: "remove-directory", path, notEmpty: "leave" })),
     move(`${stage}/${STAGING_NAMES.index}`, APPLY_LAYOUT.index),
-    sync(["", stage, APPLY_LAYOUT.private, ...left.map(parentOf)]),
+    // The stat cache's place is not among them: a former one that comes back does not fit the new files and is seen not to.
+    sync(["", stage, ...left.map(parentOf)]),
     // What was previous/ goes out of the way as a leftover, which the next staging clears.
     move(APPLY_LAYOUT.previous, `${stage}.former`),
     move(stage, APPLY_LAYOUT.previous),
-    sync([APPLY_LAYOUT.private, APPLY_LAYOUT.stagings]),
     ...dropSteps(),
   ];
 }
@@ -173,7 +173,11 @@ export function finishSteps(body: CommitBody, revisionFile: string): ApplyStep[]
  * depends on it: a head that comes back finds previous/ in place and is dropped again.
  */
 export function dropSteps(): ApplyStep[] {
-  return [move(APPLY_LAYOUT.head, `${APPLY_LAYOUT.previous}/${STAGING_NAMES.retiredHead}`)];
+  return [
+    // That previous/ is seen does not make it last, and without the head nothing would say what its files are.
+    sync([APPLY_LAYOUT.private, APPLY_LAYOUT.stagings]),
+    { do: "drop-head", retired: `${APPLY_LAYOUT.previous}/${STAGING_NAMES.retiredHead}` },
+  ];
 }
 
 /** Every directory whose entries the switch or its undoing may change. */

@@ -102,10 +102,16 @@ export function parentOf(path: string): string {
 
 /**
  * Plans a change. Every former file is planned as `linked`; who lays it out says so if it had to be copied. Operations must have been held against the path grammar. A removal of what is not there any more, or
- * is a directory by now, falls away: nothing of ours stands there. Returns all conflicts when there are any.
+ * is a directory by now, falls away: nothing of ours stands there. `restoring` says that all that is put stood side by
+ * side on this very disk before, so that names need not be told apart for other disks. Returns all conflicts when there
+ * are any.
  */
-export function planChange(operations: readonly ApplyOperation[], survey: Survey): ChangePlan {
-  const conflicts: ChangeConflict[] = collisions(operations);
+export function planChange(
+  operations: readonly ApplyOperation[],
+  survey: Survey,
+  restoring = false,
+): ChangePlan {
+  const conflicts: ChangeConflict[] = restoring ? [] : collisions(operations);
   if (conflicts.length > 0) return { kind: "conflict", conflicts };
 
   const goes = new Map<string, ApplyOperation>();

@@ -1,1 +1,2 @@
-export {};
+export * from "./prng.ts";
+export * from "./sim-disk.ts";

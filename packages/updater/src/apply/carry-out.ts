@@ -53,7 +53,7 @@ export class Carrier {
         this.#takeOut(step);
         break;
       case "drop-head":
-        this.#dropHead();
+        this.#dropHead(step);
         break;
       default:
         unreachable(step);
@@ -81,9 +81,13 @@ export class Carrier {
     if (staged === null || isSameFile(staged, standing)) disk.unlink(path);
   }
 
-  #dropHead(): void {
+  #dropHead(step: Extract<ApplyStep, { do: "drop-head" }>): void {
+    const { disk } = this.#ctx;
     const head = this.#places.at(APPLY_LAYOUT.head);
-    if (this.#ctx.disk.lstat(head) !== null) this.#ctx.disk.unlink(head);
+    if (disk.lstat(head) === null) return;
+    if (step.retired !== null) disk.rename(head, this.#places.at(step.retired));
+    // Still there when it was only removed, or when both names were one file already: then a rename does nothing.
+    if (disk.lstat(head) !== null) disk.unlink(head);
   }
 
   #makeDirectory(step: Extract<ApplyStep, { do: "make-directory" }>): void {

@@ -11,11 +11,12 @@ import {
   STAGING_NAMES,
   type Survey,
 } from "@lockstep/core";
-import { type FileStat, systemErrorCode } from "@lockstep/platform";
+import type { FileStat } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol";
 import { attempt } from "./failure.ts";
 import { Places } from "./places.ts";
 import { formatRevisionFile, REVISION_FILE_MODE } from "./revision-file.ts";
+import { keepSecondName } from "./second-name.ts";
 import { demandChangeable, demandSpace, surveyInstallation } from "./survey.ts";
 import type { ApplyContext, CommitRequest, Operation } from "./types.ts";
 
@@ -43,7 +44,7 @@ export async function layOut(ctx: ApplyContext, request: LayOutRequest): Promise
   const { operations, staging } = request;
   refusePaths(operations);
   const survey = surveyInstallation(ctx, operations);
-  const plan = planChange(operations, survey);
+  const plan = planChange(operations, survey, request.restoring === true);
   if (plan.kind === "conflict")
     throw new LockstepError("INSTALLATION_CONFLICT", "the update would touch what is not the product's", {
       faults: plan.conflicts.map(({ path, problem }) => ({ where: path, problem })),
@@ -136,19 +137,15 @@ class Layer {
   #keep(from: string, name: string, entry: CommitEntry, survey: Survey): "linked" | "copied" {
     const { disk } = this.#ctx;
     const to = this.#own(name);
-    const standing = survey.at.get(entry.formerPath ?? entry.path);
     return attempt("keep", from, () => {
-      if (this.#link(from, to)) {
-        // Where a file's number depends on its name, a second name cannot prove later what the first one was.
-        if (entry.kind === "put") return "linked";
-        const stat = disk.lstat(to);
-        return stat !== null && `${stat.dev}:${stat.ino}` === standing?.identity ? "linked" : "copied";
-      }
       const stat = disk.lstat(from);
       if (stat === null) throw changedMeanwhile(from);
-      if (stat.kind === "link") disk.symlink(disk.readLink(from), to);
-      else this.#copy(from, to, stat);
-      return "copied";
+      if (this.#second(from, to, stat) === "copied") return "copied";
+      // Where a file's number depends on its name, a second name cannot prove later what the first one was.
+      if (entry.kind === "put") return "linked";
+      const linked = disk.lstat(to);
+      const standing = survey.at.get(entry.formerPath ?? entry.path);
+      return linked !== null && `${linked.dev}:${linked.ino}` === standing?.identity ? "linked" : "copied";
     });
   }
 
@@ -164,8 +161,7 @@ class Layer {
           found: stat.kind,
           hint: "Move it elsewhere and restore the file, then try again. Nothing was changed.",
         });
-      const to = this.#own(STAGING_NAMES.formerState);
-      if (!this.#link(from, to)) this.#copy(from, to, stat);
+      this.#second(from, this.#own(STAGING_NAMES.formerState), stat);
       return true;
     });
   }
@@ -216,25 +212,12 @@ class Layer {
     this.#written.push(path);
   }
 
-  #link(from: string, to: string): boolean {
-    try {
-      this.#ctx.disk.link(from, to);
-      return true;
-    } catch (error) {
-      if (NO_LINKS.has(systemErrorCode(error) ?? "")) return false;
-      throw error;
-    }
-  }
-
-  #copy(from: string, to: string, stat: FileStat): void {
-    demandSpace(this.#ctx, stat.size + SPARE_BYTES);
-    this.#ctx.disk.copyFile(from, to, stat.mode);
-    this.#written.push(to);
+  #second(from: string, to: string, stat: FileStat): "linked" | "copied" {
+    const how = keepSecondName(this.#ctx.disk, from, to, stat);
+    if (how === "copied" && stat.kind === "file") this.#written.push(to);
+    return how;
   }
 }
-
-/** What systems say when a file can have no second name here: unsupported, forbidden, too many, elsewhere. */
-const NO_LINKS = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EXDEV"]);
 
 function changedMeanwhile(path: string): LockstepError {
   return new LockstepError("INSTALLATION_FILE_IN_USE", `${path} disappeared while the update was prepared`, {

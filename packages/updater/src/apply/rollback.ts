@@ -6,12 +6,12 @@ import {
   parseCommitHead,
   STAGING_NAMES,
 } from "@lockstep/core";
-import { systemErrorCode } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol";
 import { commitStaged } from "./commit.ts";
 import { attempt, installationError } from "./failure.ts";
 import { Places } from "./places.ts";
 import { readRevisionFile } from "./revision-file.ts";
+import { keepSecondName } from "./second-name.ts";
 import { beginStaging, clearAway } from "./staging.ts";
 import type { ApplyContext, ApplyHooks, CommitResult, IndexBuilder, Operation, Staging } from "./types.ts";
 
@@ -48,7 +48,7 @@ export async function rollbackPrevious(ctx: ApplyContext, request: RollbackReque
   if (from === null || state === null)
     throw unavailable("before the last update there was no installation", {});
 
-  const staging = beginStaging(ctx);
+  const staging = await beginStaging(ctx);
   let operations: Operation[];
   try {
     operations = stageFormerFiles(ctx, places, body, staging);
@@ -129,14 +129,7 @@ function stageOne(ctx: ApplyContext, from: string, to: string): number {
     const stat = disk.lstat(from);
     if (stat === null || (stat.kind !== "file" && stat.kind !== "link"))
       throw unavailable("a replaced file is missing", { found: from });
-    try {
-      disk.link(from, to);
-    } catch (error) {
-      if (!["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"].includes(systemErrorCode(error) ?? ""))
-        throw error;
-      if (stat.kind === "link") disk.symlink(disk.readLink(from), to);
-      else disk.copyFile(from, to, stat.mode);
-    }
+    keepSecondName(disk, from, to, stat);
     return stat.mode;
   } catch (error) {
     throw installationError(error, "restore", from);

@@ -1,7 +1,7 @@
 import { APPLY_LAYOUT, isCommitId, STAGING_NAMES, stagingDirectory } from "@lockstep/core";
 import { systemErrorCode } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol";
-import { attempt } from "./failure.ts";
+import { attempt, installationError } from "./failure.ts";
 import { Places } from "./places.ts";
 import type { ApplyContext, Staging } from "./types.ts";
 
@@ -12,7 +12,7 @@ export const PRIVATE_MODE = 0o700;
  * Opens a private directory for one update and clears the leftovers of those that never reached their record. The
  * caller holds update.lock and has called `recover`. Throws INSTALLATION_*; nothing of the product was touched then.
  */
-export function beginStaging(ctx: ApplyContext): Staging {
+export async function beginStaging(ctx: ApplyContext): Promise<Staging> {
   const { disk } = ctx;
   const places = new Places(disk, ctx.root);
   if (disk.lstat(places.at(APPLY_LAYOUT.head)) !== null)
@@ -25,7 +25,7 @@ export function beginStaging(ctx: ApplyContext): Staging {
       if (disk.lstat(absolute) === null) disk.makeDirectory(absolute, PRIVATE_MODE);
     });
   }
-  discardStaging(ctx);
+  await discardStaging(ctx);
   const id = makeStagingDirectory(ctx, places);
   const directory = places.at(stagingDirectory(id));
   for (const name of [STAGING_NAMES.new, STAGING_NAMES.old]) {
@@ -57,13 +57,21 @@ function makeStagingDirectory(ctx: ApplyContext, places: Places): string {
  * Removes what interrupted updates left in staging, and gives its space back. Does nothing while a record is in force:
  * then it is no leftover. What cannot be removed stays for the next time and is logged.
  */
-export function discardStaging(ctx: ApplyContext): void {
+export async function discardStaging(ctx: ApplyContext): Promise<void> {
   const { disk } = ctx;
   const places = new Places(disk, ctx.root);
-  if (disk.lstat(places.at(APPLY_LAYOUT.head)) !== null) return;
   const stagings = places.at(APPLY_LAYOUT.stagings);
-  if (disk.lstat(stagings)?.kind !== "directory") return;
-  for (const name of disk.readDirectory(stagings)) clearAway(ctx, `${stagings}/${name}`);
+  if (disk.lstat(places.at(APPLY_LAYOUT.head)) !== null || disk.lstat(stagings)?.kind !== "directory") return;
+  const leftovers = attempt("list", stagings, () => disk.readDirectory(stagings));
+  if (leftovers.length === 0) return;
+  try {
+    // That no record is seen does not make its removal last: an updater may have been killed right after it, and a
+    // record that came back without its staging directory could not be carried out.
+    await disk.syncDirectories([places.at(APPLY_LAYOUT.private)]);
+  } catch (error) {
+    throw installationError(error, "make durable", stagings);
+  }
+  for (const name of leftovers) clearAway(ctx, `${stagings}/${name}`);
 }
 
 /** Removes a tree of ours, links in it as links. Never fails: leftovers are no reason to refuse anything. */

@@ -1,0 +1,100 @@
+import type { Disk } from "@lockstep/platform";
+import { REVISION, ROOT, STATE } from "./apply-scenario.ts";
+
+/**
+ * An updater with one thing left out or done too early. The simulation must tell each from the real one; else either the
+ * thing is needless, or the simulation is too weak to prove anything.
+ *
+ * They sit between the updater and its disk, so that what ships stays as it is.
+ */
+export interface Mutant {
+  readonly name: string;
+  wrap(disk: Disk): Disk;
+}
+
+/** What kind of path it is, as the words of docs/internals/apply.md have it. */
+export function roleOf(path: string): string {
+  const relative = path === ROOT ? "" : path.slice(ROOT.length + 1);
+  if (relative === "") return "installation directory";
+  if (relative === STATE || relative === REVISION) return relative;
+  if (relative !== ".lockstep" && !relative.startsWith(".lockstep/")) return "product";
+  return relative
+    .replace(/^\.lockstep\/staging\/[^/]+\.former/, "set-aside previous")
+    .replace(/^\.lockstep\/staging\/[^/]+/, "staging")
+    .replace(/\/(new|old)\/\d+$/, "/$1/<n>");
+}
+
+const METHODS_THAT_CHANGE = [
+  "makeDirectory",
+  "removeDirectory",
+  "writeFile",
+  "copyFile",
+  "link",
+  "symlink",
+  "rename",
+  "unlink",
+  "changeMode",
+] as const;
+
+/** A disk that passes everything on, with some methods exchanged. */
+export function passOn(disk: Disk, changes: Partial<Disk>): Disk {
+  const bound: Record<string, unknown> = { windows: disk.windows };
+  for (const name of [
+    ...METHODS_THAT_CHANGE,
+    "lstat",
+    "readDirectory",
+    "readFile",
+    "readLink",
+    "demandWritable",
+    "isInUse",
+    "freeBytes",
+    "syncFiles",
+    "syncDirectories",
+  ] as const)
+    bound[name] = (disk[name] as (...parameters: unknown[]) => unknown).bind(disk);
+  return { ...(bound as unknown as Disk), ...changes };
+}
+
+/** One path of one sync: what it is, and what the sync is for. */
+export interface SyncSite {
+  readonly role: string;
+  readonly purpose: string;
+}
+
+/** Tells `onSync` of each path that is synced; leaves out those for which it answers false. */
+export function watchSyncs(disk: Disk, onSync: (site: SyncSite) => boolean): Disk {
+  let turned = "again";
+  let dropped = false;
+  const filter = (paths: readonly string[]) => {
+    const roles = paths.map(roleOf);
+    const purpose = purposeOf(new Set(roles), turned, dropped);
+    return paths.filter((_, at) => onSync({ role: roles[at] ?? "", purpose }));
+  };
+  return passOn(disk, {
+    rename: (from, to) => {
+      disk.rename(from, to);
+      turned = /head\.(\w+)\.json$/.exec(from)?.[1] ?? turned;
+    },
+    unlink: (path) => {
+      disk.unlink(path);
+      dropped ||= roleOf(path) === ".lockstep/commit.json";
+    },
+    syncFiles: (paths) => disk.syncFiles(filter(paths)),
+    syncDirectories: (paths) => disk.syncDirectories(filter(paths)),
+  });
+}
+
+function purposeOf(roles: ReadonlySet<string>, turned: string, dropped: boolean): string {
+  const only = (...expected: string[]) =>
+    roles.size === expected.length && expected.every((role) => roles.has(role));
+  if (only(".lockstep", "staging")) return `turn ${turned}`;
+  if (only(".lockstep", ".lockstep/staging")) return "keep as previous";
+  if (only(".lockstep")) return dropped ? "drop the head" : "clear leftovers";
+  if (only("staging/index")) return "stat cache";
+  if (roles.has("staging/new") && roles.has("staging/old")) return "lay out";
+  if ([...roles].some((role) => role.startsWith("staging/head."))) return "lay out";
+  if (roles.has("staging/new")) return "switch";
+  if (roles.has("staging/old")) return "restore";
+  if (roles.has("staging")) return "finish";
+  return "make directories";
+}

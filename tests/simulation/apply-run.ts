@@ -1,0 +1,340 @@
+import assert from "node:assert/strict";
+import type { Disk } from "@lockstep/platform";
+import { isLockstepError } from "@lockstep/protocol";
+import { Prng, SimCrash, type SimDisk, type SimTree } from "@lockstep/testing";
+import {
+  type ApplyContext,
+  beginStaging,
+  type CommitResult,
+  commit,
+  discardStaging,
+  type Operation,
+  type RecoverResult,
+  recover,
+  rollbackPrevious,
+} from "../../packages/updater/src/apply/index.ts";
+import {
+  expectTree,
+  makeScenario,
+  operationsBetween,
+  productTree,
+  REVISION,
+  ROOT,
+  type Scenario,
+  type ScenarioOperation,
+  stateText,
+  type WantedFiles,
+} from "./apply-scenario.ts";
+
+/**
+ * Lets a simulated updater die, or its machine lose power, at every call, lets recoveries die as well, and holds what is
+ * found after the first one that lives against the two trees that are allowed.
+ */
+
+/** Puts something between the updater and its disk: the mutants of apply-mutants.ts. */
+export type Wrap = (disk: SimDisk) => Disk;
+
+export const NO_WRAP: Wrap = (disk) => disk;
+
+const NEXT_REVISION = 2;
+const LAST_REVISION = 3;
+const NESTED_DEPTH_MAX = 3;
+
+export type Verdict = Scenario["verdict"];
+
+/** The stat cache of a revision; its end shows whether it is whole. */
+const indexText = (revision: number, files: number) => `index ${revision}: ${files} files.`;
+const WHOLE_INDEX = /^file 600 index \d+: \d+ files\.$/;
+
+function contextOf(disk: Disk): ApplyContext {
+  return {
+    disk,
+    root: ROOT,
+    clock: { now: () => 0, monotonic: () => 0 },
+    log: { info: () => {}, warn: () => {} },
+  };
+}
+
+function verdictHook(verdict: Verdict): () => boolean {
+  return () => {
+    if (verdict === "throws") throw new Error("the plug-in failed");
+    return verdict === "holds";
+  };
+}
+
+/** Stages and commits, as the updater does: what `wanted` says of each path is written to the staging first. */
+export async function update(
+  disk: Disk,
+  operations: readonly ScenarioOperation[],
+  wanted: WantedFiles,
+  from: number | null,
+  to: number,
+  startedAt: number,
+  verdict: Verdict,
+): Promise<CommitResult> {
+  const ctx = contextOf(disk);
+  await recover(ctx, { afterSwitch: verdictHook(verdict) });
+  const staging = await beginStaging(ctx);
+  const numbered: Operation[] = [];
+  for (const [n, operation] of operations.entries()) {
+    if (operation.kind === "remove") {
+      numbered.push({ n, ...operation });
+      continue;
+    }
+    const file = wanted.get(operation.path);
+    if (file === undefined) throw new Error(`${operation.path} is not wanted`);
+    disk.writeFile(staging.pathFor(n), new TextEncoder().encode(file.content), 0o600);
+    numbered.push({ n, kind: "put", path: operation.path, mode: file.mode });
+  }
+  return commit(ctx, {
+    staging,
+    operations: numbered,
+    state: new TextEncoder().encode(stateText(to, wanted)),
+    index: (stats) => new TextEncoder().encode(indexText(to, stats.size)),
+    from,
+    to,
+    startedAt,
+    hooks: { afterSwitch: verdictHook(verdict) },
+  });
+}
+
+/** One act whose crashes are tried out: an update, or the rollback of one. */
+export interface Act {
+  readonly name: string;
+  readonly base: SimDisk;
+  readonly before: SimTree;
+  readonly after: SimTree;
+  readonly verdict: Verdict;
+  /** What a recovery is told: a program that came up once need not do so again. */
+  readonly laterVerdict: Verdict;
+  run(disk: Disk): Promise<CommitResult>;
+  /** Throws unless a rollback from the tree after brings back what was before. Null where there is nothing to go back to. */
+  readonly undo: ((disk: SimDisk) => Promise<void>) | null;
+  /** A further update that must succeed wherever the act ended, and its tree. */
+  goOn(disk: Disk, from: SimTree): Promise<SimTree>;
+}
+
+export interface ActOutcome {
+  readonly act: Act | null;
+  /** The error code of an update that was refused with nothing touched. */
+  readonly refused: string | null;
+  /** Calls of the whole act without a crash. */
+  readonly calls: number;
+}
+
+/** The update of a scenario, carried out once without a crash to see that it does what the naive mind expects. */
+export async function prepareUpdate(scenario: Scenario): Promise<ActOutcome> {
+  const { disk, old, next, verdict, oldRevision, startedAt } = scenario;
+  const operations = operationsBetween(old, next);
+  const before = productTree(disk);
+  const after = expectTree(
+    before,
+    operations,
+    next,
+    { number: NEXT_REVISION, startedAt, state: stateText(NEXT_REVISION, next) },
+    disk.options.ignoresCase,
+  );
+  const run = (each: Disk) => update(each, operations, next, oldRevision, NEXT_REVISION, startedAt, verdict);
+  const act: Act = {
+    name: "update",
+    base: disk,
+    before,
+    after,
+    verdict,
+    laterVerdict: scenario.laterVerdict,
+    run,
+    undo: oldRevision === null ? null : undo(scenario, before),
+    goOn: goOn(scenario),
+  };
+  const trial = disk.clone();
+  try {
+    const result = await run(trial);
+    assert.equal(result.kind, verdict === "holds" ? "applied" : "rolled-back");
+    assertTree(trial, verdict === "holds" ? after : before, "without a crash");
+    return { act, refused: null, calls: trial.calls };
+  } catch (error) {
+    if (!isLockstepError(error)) throw error;
+    assertTree(trial, before, `refused with ${error.code}`);
+    return { act: null, refused: error.code, calls: trial.calls };
+  }
+}
+
+/** The rollback of a scenario's update. Null where the update does not hold, or nothing was before. */
+export async function prepareRollback(scenario: Scenario, updated: Act): Promise<Act | null> {
+  if (updated.verdict !== "holds" || scenario.oldRevision === null) return null;
+  const disk = updated.base.clone();
+  await updated.run(disk);
+  disk.settle();
+  disk.plan();
+  const rolledBackAt = scenario.startedAt + 1000;
+  const run = (each: Disk) => {
+    const ctx = contextOf(each);
+    return recover(ctx).then(() =>
+      rollbackPrevious(ctx, { startedAt: rolledBackAt, hooks: { afterSwitch: verdictHook("holds") } }),
+    );
+  };
+  const trial = disk.clone();
+  assert.equal((await run(trial)).kind, "applied");
+  const before = productTree(disk);
+  const after = productTree(trial);
+  assertRestored(scenario, updated.before, after);
+  return {
+    name: "rollback",
+    base: disk,
+    before,
+    after,
+    verdict: "holds",
+    laterVerdict: scenario.laterVerdict,
+    run,
+    undo: undo(scenario, before),
+    goOn: goOn(scenario),
+  };
+}
+
+/** A rollback that must bring back every file of a tree. */
+function undo(scenario: Scenario, former: SimTree): (disk: SimDisk) => Promise<void> {
+  return async (disk) => {
+    const result = await rollbackPrevious(contextOf(disk), { startedAt: scenario.startedAt + 9000 });
+    assert.equal(result.kind, "applied");
+    assertRestored(scenario, former, productTree(disk));
+  };
+}
+
+/** What a rollback restores: every file as it was; directories that had been empty may be gone, and the time is new. */
+function assertRestored(scenario: Scenario, former: SimTree, restored: SimTree): void {
+  const filesOf = (tree: SimTree) =>
+    [...tree].filter(([path, what]) => !what.startsWith("directory") && path !== REVISION).sort();
+  const numberOf = (tree: SimTree) => tree.get(REVISION)?.split("\n")[0];
+  assert.deepEqual(
+    filesOf(restored),
+    filesOf(former),
+    `seed ${scenario.seed}: the rollback restored something else`,
+  );
+  assert.equal(numberOf(restored), numberOf(former));
+}
+
+/** A last update, to a small set of its own, from wherever the tree is. */
+function goOn(scenario: Scenario): Act["goOn"] {
+  return async (disk, from) => {
+    const wanted: WantedFiles = new Map([["zz/last", { content: "last", mode: 0o644 }]]);
+    const operations = operationsBetween(new Map(), wanted);
+    const startedAt = scenario.startedAt + 5000;
+    const result = await update(disk, operations, wanted, null, LAST_REVISION, startedAt, "holds");
+    assert.equal(result.kind, "applied");
+    const revision = { number: LAST_REVISION, startedAt, state: stateText(LAST_REVISION, wanted) };
+    return expectTree(from, operations, wanted, revision, scenario.disk.options.ignoresCase);
+  };
+}
+
+/** Where one state came from: enough to come back to it. */
+export interface CrashPoint {
+  readonly seed: number;
+  readonly act: string;
+  readonly call: number;
+  readonly draw: number;
+}
+
+/**
+ * One state: the act dies before its call `call`, the machine loses power or not, recoveries die up to three times, then
+ * one lives. Throws an AssertionError when what is found then is neither the tree before nor the tree after, when
+ * something is stuck or left over, when what was acknowledged is gone, or when it cannot be undone any more.
+ */
+export async function tryCrash(act: Act, point: CrashPoint, wrap: Wrap): Promise<void> {
+  const prng = new Prng(point.draw);
+  const disk = act.base.clone();
+  disk.plan({ call: point.call, dies: true });
+  const result = await survive(() => act.run(wrap(disk)), disk);
+  let acknowledged = result === null ? null : result.kind === "applied" ? "after" : "before";
+  stop(disk, prng);
+  const note = (recovered: RecoverResult | null) => {
+    if (recovered !== null && recovered.kind !== "nothing")
+      acknowledged = recovered.kind === "finished" ? "after" : "before";
+  };
+  for (let depth = 1; depth < NESTED_DEPTH_MAX && prng.chance(0.5); depth++) {
+    disk.plan({ call: 1 + prng.below(prng.chance(0.5) ? 12 : 80), dies: true });
+    note(await survive(() => recoverAll(wrap(disk), act.laterVerdict), disk));
+    stop(disk, prng);
+  }
+  note(await recoverAll(wrap(disk), act.laterVerdict));
+  const found = whichTree(disk, act);
+  if (acknowledged !== null) assert.equal(found, acknowledged, "what was reported is not what is there");
+  if (act.verdict !== "holds" && act.laterVerdict !== "holds")
+    assert.equal(found, "before", "an update that was refused is there");
+  assertNoLeftovers(disk);
+
+  // What stands now must stand, also if the power fails at once.
+  disk.cutPower(prng);
+  await recoverAll(wrap(disk), act.laterVerdict);
+  assert.equal(whichTree(disk, act), found, "what had been recovered is gone after a power cut");
+  if (found === "after" && prng.chance(0.5)) {
+    await act.undo?.(disk.clone());
+  }
+  assertTree(disk, await act.goOn(disk, productTree(disk)), "after a further update");
+}
+
+async function recoverAll(disk: Disk, verdict: Verdict) {
+  const ctx = contextOf(disk);
+  const result = await recover(ctx, { afterSwitch: verdictHook(verdict) });
+  await discardStaging(ctx);
+  return result;
+}
+
+/** The result, or null when the disk died under it. Any other failure is the caller's. */
+async function survive<T>(run: () => Promise<T>, disk: SimDisk): Promise<T | null> {
+  try {
+    const result = await run();
+    // Cleaning up may die unnoticed, after the result was certain.
+    return result;
+  } catch (error) {
+    if (disk.dead || error instanceof SimCrash) return null;
+    throw error;
+  }
+}
+
+function stop(disk: SimDisk, prng: Prng): void {
+  if (prng.chance(0.7)) disk.cutPower(prng);
+  else disk.kill();
+}
+
+function whichTree(disk: SimDisk, act: Act): "before" | "after" {
+  const tree = productTree(disk);
+  if (sameTree(tree, act.after)) return "after";
+  if (sameTree(tree, act.before)) return "before";
+  assert.fail(`a mix of both trees:\n${describeDifference(act, tree)}`);
+}
+
+function assertTree(disk: SimDisk, expected: SimTree, when: string): void {
+  assert.deepEqual(sorted(productTree(disk)), sorted(expected), `the tree ${when}`);
+}
+
+function assertNoLeftovers(disk: SimDisk): void {
+  const ours = [...disk.tree(`${ROOT}/.lockstep`).keys()];
+  const left = ours.filter((path) => path === "commit.json" || path.startsWith("staging/"));
+  assert.deepEqual(left, [], "left over");
+  const index = disk.tree(`${ROOT}/.lockstep`).get("index");
+  if (index !== undefined) assert.match(index, WHOLE_INDEX, "the stat cache is torn");
+}
+
+function sameTree(a: SimTree, b: SimTree): boolean {
+  if (a.size !== b.size) return false;
+  for (const [path, what] of a) if (b.get(path) !== what) return false;
+  return true;
+}
+
+function sorted(tree: SimTree): [string, string][] {
+  return [...tree].sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+function describeDifference(act: Act, tree: SimTree): string {
+  const paths = new Set([...act.before.keys(), ...act.after.keys(), ...tree.keys()]);
+  return [...paths]
+    .sort()
+    .map((path) =>
+      [act.before.get(path), act.after.get(path), tree.get(path)].map((each) => each ?? "-").concat(path),
+    )
+    .filter(([before, after, found]) => !(before === after && after === found))
+    .map(([before, after, found, path]) => `${path}: before ${before} | after ${after} | found ${found}`)
+    .join("\n");
+}
+
+export { makeScenario };
