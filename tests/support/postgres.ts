@@ -23,6 +23,8 @@ import { migrate } from "../../packages/hub/src/db/migrate.ts";
 
 export interface TestDatabase extends DatabaseConnection {
   readonly address: DatabaseAddress & { readonly database: string };
+  /** What must end before the connections are closed; the last one first. */
+  beforeClose(end: () => Promise<void>): void;
 }
 
 export interface TestServer {
@@ -154,9 +156,11 @@ async function createDatabase(
     closed ??= connection.close();
     return closed;
   };
+  const ends: (() => Promise<void>)[] = [];
   t.after(async () => {
+    for (const end of ends.reverse()) await end();
     await close();
     await server.admin.query(`drop database ${name} with (force)`);
   });
-  return { ...connection, close, address };
+  return { ...connection, close, address, beforeClose: (end) => void ends.push(end) };
 }

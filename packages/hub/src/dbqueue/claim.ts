@@ -44,7 +44,7 @@ export interface ClaimRequest extends Omit<ClaimOptions, "slots" | "unavailable"
 const ROWS_SEEN = { single: 100 };
 
 /** A hub that freezes in the middle of its decision must not keep the others from deciding. */
-const DECISION_IDLE_MS_MAX = 10_000;
+const DECISION_IDLE_MS_MAX = 5_000;
 
 /** The queue as the decision needs it, in one snapshot: call it inside a repeatable-read transaction. */
 export async function readQueue(
