@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { findImports } from "./imports.ts";
-import { findLayerBreaks } from "./layers.ts";
+import { findLayerBreaks, findSchemaImports } from "./layers.ts";
 import { checkout, treeOf } from "./tree.ts";
 
 test("every import of the project follows the table of layers", () => {
@@ -47,4 +47,13 @@ test("an import inside a text or a comment is none", () => {
   assert.deepEqual(findImports('const url = "https://a//b"; import("x")'), [
     { specifier: "x", how: "dynamic" },
   ]);
+});
+
+test("programs that start often do not load the schemas", () => {
+  assert.deepEqual(findSchemaImports(checkout()), []);
+  const imports = (path: string, text: string) => findSchemaImports(treeOf({ [path]: text })).length;
+  assert.equal(imports("packages/updater/src/a.ts", 'import { ERRORS } from "@lockstep/protocol";'), 1);
+  assert.equal(imports("packages/updater/src/a.ts", 'import { ERRORS } from "@lockstep/protocol/wire";'), 0);
+  assert.equal(imports("packages/cli/src/a.ts", 'import type { Setup } from "@lockstep/protocol";'), 0);
+  assert.equal(imports("packages/hub/src/a.ts", 'import { ERRORS } from "@lockstep/protocol";'), 0);
 });

@@ -52,3 +52,18 @@ export function findLayerBreaks(tree: Tree): string[] {
 }
 
 const isCommand = (path: string) => /^packages\/cli\/src\/(commands\/|[^/]+-process\.ts$)/.test(path);
+
+/** Programs that start often, or travel to every installation: they must not carry the schemas. */
+const WITHOUT_SCHEMAS = ["platform", "store", "client", "updater", "cli"];
+
+/** Imports of the whole protocol where `@lockstep/protocol/wire` would do. */
+export function findSchemaImports(tree: Tree): string[] {
+  return sources(tree)
+    .filter((path) => WITHOUT_SCHEMAS.includes(packageOf(path) ?? "") && !isTest(path))
+    .filter((path) =>
+      findImports(tree.read(path)).some(
+        ({ specifier, how }) => specifier === "@lockstep/protocol" && how !== "type",
+      ),
+    )
+    .map((path) => `${path}: imports @lockstep/protocol with its schemas; take @lockstep/protocol/wire`);
+}
