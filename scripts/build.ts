@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdir, writeFile } from "node:fs/promises";
+import { cp, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { bundle } from "./bundle.mjs";
 import { UPDATER_ENTRY } from "./bundle-updater.mjs";
@@ -23,3 +23,6 @@ for (const { entry, file } of OUTPUTS) {
     `${file}: ${Math.round(code.length / 1024)} KiB in ${Math.round(performance.now() - startedAt)} ms`,
   );
 }
+
+// The hub reads its migrations from beside its own code, in a bundle as in a checkout.
+await cp(join(root, "packages/hub/src/db/sql"), join(root, "dist/sql"), { recursive: true });
