@@ -185,8 +185,12 @@ export class HubClient {
     };
     const response = await this.connection.send(description);
     if (response.statusCode === 416) {
-      // Everything may be here already, or what is here is not a beginning of it: ask for the whole.
+      const total = /^bytes \*\/(\d+)$/.exec(response.headers["content-range"] ?? "")?.[1];
       response.destroy();
+      // Everything is here already, as far as its length can tell.
+      if (resume !== undefined && total !== undefined && Number(total) === resume.offset)
+        return { encoding: resume.encoding, offset: resume.offset, total: resume.offset, chunks: nothing() };
+      // What is here is not a beginning of it: ask for the whole.
       return await this.content(sha256, {
         ...options,
         resume: { encoding: encodings[0] ?? "identity", offset: 0 },
@@ -380,6 +384,10 @@ export class HubClient {
 /** The ETag of a content in one of its representations. */
 export function entityTag(sha256: Sha256, encoding: ContentEncoding): string {
   return encoding === "identity" ? `"${sha256}"` : `"${sha256}-${encoding}"`;
+}
+
+async function* nothing(): AsyncGenerator<Buffer, void> {
+  // No bytes are missing.
 }
 
 function query(parameters: Record<string, string | number | undefined>): string {

@@ -1,12 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import {
-  formatInstallState,
-  formatRevisionMark,
-  type InstallState,
-  parseInstallState,
-  parseRevisionMark,
-} from "./index.ts";
+import { formatInstallState, type InstallState, parseInstallState } from "./index.ts";
 
 const state: InstallState = {
   id: "8a4c1f5e-0000-4000-8000-000000000001",
@@ -48,12 +42,4 @@ test("a damaged file names the first fault, wherever it is cut or altered", () =
   assert.equal(fault("keep-and-report", "whatever"), "settings.edits");
   assert.equal(fault('["b",', '["A",'), "files");
   assert.equal(fault(`${"2".repeat(64)}",420`, `${"2".repeat(64)}",4200`), "files");
-});
-
-test("the revision file holds the revision and the start of the last modification", () => {
-  const text = formatRevisionMark(42, Date.UTC(2026, 0, 2, 3, 4, 5, 6));
-  assert.equal(text, "42\n2026-01-02T03:04:05.006Z\n");
-  assert.deepEqual(parseRevisionMark(text), { revision: 42, startedAt: Date.UTC(2026, 0, 2, 3, 4, 5, 6) });
-  assert.deepEqual(parseRevisionMark("7\n"), { revision: 7, startedAt: null });
-  for (const damaged of ["", "\n", "x\n", "-1\n", "1e3\n"]) assert.equal(parseRevisionMark(damaged), null);
 });

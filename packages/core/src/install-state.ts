@@ -150,23 +150,3 @@ function readRows(rows: unknown): FileEntry[] | string {
   }
   return files;
 }
-
-/** The two lines of softwarerevision.viv (S20, S21): the revision, and when the last modification *began*. */
-export interface RevisionMark {
-  readonly revision: number;
-  /** Milliseconds since 1970, UTC. Null where a damaged file says no usable time. */
-  readonly startedAt: number | null;
-}
-
-/** Writes the revision file. */
-export function formatRevisionMark(revision: number, startedAt: number): string {
-  return `${revision}\n${new Date(startedAt).toISOString()}\n`;
-}
-
-/** Reads the revision file. Null when it names no revision, which counts as out of date (behaviour 10). */
-export function parseRevisionMark(text: string): RevisionMark | null {
-  const [first, second] = text.split("\n");
-  if (first === undefined || !/^\d{1,15}$/.test(first.trim())) return null;
-  const startedAt = Date.parse(second?.trim() ?? "");
-  return { revision: Number(first), startedAt: Number.isNaN(startedAt) ? null : startedAt };
-}

@@ -72,6 +72,8 @@ export const ERRORS = {
   FILE_UNKNOWN: operating(404),
   ROLE_UNKNOWN: operating(404),
   PACKAGE_UNKNOWN: operating(404),
+  ROLE_NOT_SELECTABLE: refused(409),
+  PACKAGE_NOT_SELECTABLE: refused(409),
   // Installations.
   INSTALLATION_NOT_FOUND: operating(404),
   INSTALLATION_EXISTS: refused(409),

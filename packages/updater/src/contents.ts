@@ -1,0 +1,170 @@
+import { constants, copyFileSync, renameSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import type { HubClient } from "@lockstep/client";
+import type { PlanOperation, Sha256 } from "@lockstep/core";
+import type { Clock } from "@lockstep/platform";
+import type { Staging } from "./apply/types.ts";
+import { fetchBundles } from "./content-bundle.ts";
+import { fetchLarge } from "./content-large.ts";
+import { lookAtFiles } from "./digest.ts";
+import { throwIfInterrupted } from "./interruption.ts";
+import { guarded, ioFailure } from "./io-failure.ts";
+import type { InstallationPaths } from "./layout.ts";
+import type { PartialStore } from "./partial.ts";
+import type { ProgressMeter } from "./progress.ts";
+
+/**
+ * Brings every content that a plan needs into the staging directory, verified.
+ *
+ * Each content comes from the nearest place that has it: another file of the installation, an earlier interrupted run,
+ * the hub. It comes once, however many files have it. Small ones travel together, large ones alone and resumable.
+ * Whatever the source, the bytes in the staging directory are held against their digest before they count.
+ */
+export interface WantedContent {
+  readonly sha256: Sha256;
+  readonly size: number;
+  /** Where it is to be staged; the first place is filled, the others are copied from it. */
+  readonly places: readonly string[];
+  /** A file of the installation that has it, or null. */
+  readonly local: string | null;
+}
+
+export interface StagingTask {
+  readonly client: HubClient;
+  readonly paths: InstallationPaths;
+  readonly partial: PartialStore;
+  readonly meter: ProgressMeter;
+  readonly clock: Clock;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface StagingTotals {
+  /** Bytes as they arrived, compressed and with what was fetched in vain. */
+  receivedBytes: number;
+  /** Requests for contents. */
+  requests: number;
+  fetched: number;
+  reused: number;
+}
+
+/** Contents up to this size travel in bundles. */
+export const SMALL_BYTES_MAX = 1024 * 1024;
+
+/** What a plan needs, each content once, in the order of its first file. `numberOf` gives the number of an operation. */
+export function wantedContents(
+  operations: readonly PlanOperation[],
+  numberOf: (operation: PlanOperation) => number,
+  staging: Staging,
+): WantedContent[] {
+  const wanted = new Map<Sha256, { size: number; places: string[]; local: string | null }>();
+  for (const operation of operations) {
+    if (operation.kind !== "add" && operation.kind !== "replace") continue;
+    const { sha256, size } = operation.entry;
+    const place = staging.pathFor(numberOf(operation));
+    const known = wanted.get(sha256);
+    if (known !== undefined) known.places.push(place);
+    else
+      wanted.set(sha256, {
+        size,
+        places: [place],
+        local: operation.source.kind === "local" ? operation.source.path : null,
+      });
+  }
+  return [...wanted].map(([sha256, content]) => ({ sha256, ...content }));
+}
+
+/** Stages everything. Throws what a hub call throws, CONTENT_MISMATCH, INSTALLATION_*, INTERRUPTED. */
+export async function stageContents(
+  task: StagingTask,
+  wanted: readonly WantedContent[],
+): Promise<StagingTotals> {
+  const totals: StagingTotals = { receivedBytes: 0, requests: 0, fetched: 0, reused: 0 };
+  task.partial.open();
+  try {
+    const missing: WantedContent[] = [];
+    for (const content of wanted) {
+      throwIfInterrupted(task.signal);
+      if (await takeNearby(task, content)) {
+        totals.reused++;
+        copyToOthers(content);
+      } else missing.push(content);
+    }
+    const small = missing.filter((content) => content.size <= SMALL_BYTES_MAX);
+    const large = missing.filter((content) => content.size > SMALL_BYTES_MAX);
+    const done = (content: WantedContent) => {
+      totals.fetched++;
+      copyToOthers(content);
+    };
+    await together(task, [
+      (part) => fetchBundles(part, small, totals, done),
+      (part) => fetchLarge(part, large, totals, done),
+    ]);
+  } finally {
+    task.partial.flush();
+  }
+  task.meter.end();
+  return totals;
+}
+
+/** Runs the parts side by side; the first failure stops the others, and all have ended when this returns. */
+async function together(
+  task: StagingTask,
+  parts: readonly ((task: StagingTask) => Promise<void>)[],
+): Promise<void> {
+  const stop = new AbortController();
+  const signal = task.signal === undefined ? stop.signal : AbortSignal.any([task.signal, stop.signal]);
+  let first: { readonly error: unknown } | null = null;
+  await Promise.all(
+    parts.map((part) =>
+      part({ ...task, signal }).catch((error: unknown) => {
+        first ??= { error };
+        stop.abort(error);
+      }),
+    ),
+  );
+  const failure = first as { readonly error: unknown } | null;
+  if (failure !== null) throw failure.error;
+}
+
+/** Takes a content from the installation or from an earlier run. False when neither has it as it should be. */
+async function takeNearby(task: StagingTask, content: WantedContent): Promise<boolean> {
+  const [place] = content.places;
+  if (place === undefined) return false;
+  if (task.partial.hasWhole(content.sha256)) {
+    guarded(place, "writing", () => renameSync(task.partial.wholePath(content.sha256), place));
+    if (await isWhole(place, content)) {
+      task.partial.noteStaged(content.sha256, place);
+      return true;
+    }
+    rmSync(place, { force: true });
+  }
+  if (content.local === null) return false;
+  const source = join(task.paths.root, content.local);
+  try {
+    copyFileSync(source, place, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+  } catch (error) {
+    const failure = ioFailure(error, place, "writing");
+    rmSync(place, { force: true });
+    // A source that cannot be read is fetched; a disk that is full stays full.
+    if (failure instanceof Error && "code" in failure && failure.code === "INSTALLATION_DISK_FULL")
+      throw failure;
+    return false;
+  }
+  if (await isWhole(place, content)) return true;
+  rmSync(place, { force: true });
+  return false;
+}
+
+async function isWhole(path: string, content: WantedContent): Promise<boolean> {
+  const [look] = await lookAtFiles([path], { bytesExpected: 0 });
+  return look?.kind === "file" && look.sha256 === content.sha256 && look.size === content.size;
+}
+
+function copyToOthers(content: WantedContent): void {
+  const [first, ...others] = content.places;
+  if (first === undefined) return;
+  for (const place of others)
+    guarded(place, "writing", () =>
+      copyFileSync(first, place, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE),
+    );
+}

@@ -1,0 +1,232 @@
+import { randomUUID } from "node:crypto";
+import {
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import {
+  decideLock,
+  formatLock,
+  type LockHolder,
+  type LockObservation,
+  type LockRecord,
+  parseLock,
+} from "@lockstep/core";
+import { type Clock, hostName, isRunning, ownIdentity } from "@lockstep/platform";
+import { LockstepError } from "@lockstep/protocol/wire";
+import { errnoOf, guarded } from "./io-failure.ts";
+import { type InstallationPaths, PRIVATE_MODE } from "./layout.ts";
+
+/**
+ * update.lock on the disk: made by one call that fails if it is there, so that two who come together cannot both get it.
+ *
+ * Taking over a stale lock is the dangerous part: two who find the same dead lock could each remove it, the second one
+ * removing the first one's new lock. So only who holds the small take-over directory removes a lock, and looks again
+ * before it does. That directory lives for a few system calls; one that is older than a minute belongs to a process that
+ * died within them and is removed.
+ */
+export interface HeldLock {
+  readonly token: string;
+  /** Whether the file still names this lock: false after a stall so long that somebody took it for dead. */
+  isOurs(): boolean;
+  /** Says that the holder still works. Does nothing when the lock is lost. */
+  renew(): void;
+  /** Removes the file if it is still ours. */
+  release(): void;
+}
+
+export type LockAttempt =
+  | {
+      readonly kind: "acquired";
+      readonly lock: HeldLock;
+      readonly ignored: "age" | "dead" | "unreadable" | null;
+    }
+  | { readonly kind: "held"; readonly by: readonly LockHolder[]; readonly host: string | null };
+
+const TAKEOVER_AGE_MAX_MS = 60_000;
+
+/** Looks at the lock and tries to get it, once. Throws INSTALLATION_NOT_WRITABLE and its kin. */
+export function tryLock(paths: InstallationPaths, clock: Pick<Clock, "now">): LockAttempt {
+  guarded(paths.privateDirectory, "making", () =>
+    mkdirSync(paths.privateDirectory, { recursive: true, mode: PRIVATE_MODE }),
+  );
+  let ignored: "age" | "dead" | "unreadable" | null = null;
+  // Each round is lost only to somebody else who made progress; a handful is plenty.
+  for (let round = 0; round < 5; round++) {
+    const record = newRecord(clock.now());
+    if (create(paths, record)) return { kind: "acquired", lock: new FileLock(paths, clock, record), ignored };
+    const observation = observe(paths.lock);
+    const decision = decideLock(observation, clock.now(), hostName(), isRunning);
+    if (decision.kind === "held")
+      return {
+        kind: "held",
+        by: decision.by,
+        host: observation.kind === "record" ? observation.record.host : null,
+      };
+    if (decision.kind === "stale") {
+      ignored = decision.reason;
+      if (!removeStale(paths, clock.now())) break;
+    }
+  }
+  return { kind: "held", by: [], host: null };
+}
+
+/** The error of whoever cannot wait for the lock. */
+export function lockedError(
+  paths: InstallationPaths,
+  attempt: LockAttempt & { kind: "held" },
+): LockstepError {
+  const pids = attempt.by.map((holder) => holder.pid).join(", ");
+  const where = attempt.host === null || attempt.host === hostName() ? "" : ` on ${attempt.host}`;
+  return new LockstepError("INSTALLATION_LOCKED", `another update works on ${paths.root}`, {
+    expected: "no living process in update.lock",
+    found: pids === "" ? "a process that is just beginning" : `process ${pids}${where}`,
+    hint: "Wait until it is done. A lock whose processes are gone, or that was not renewed for two hours, is ignored by itself.",
+    retryAfterSeconds: 5,
+  });
+}
+
+/**
+ * Adds this process to a lock that the triggering program holds (domain 1.4: both write their id).
+ * Throws INSTALLATION_LOCKED when the lock is not that one any more.
+ */
+export function joinLock(paths: InstallationPaths, token: string, clock: Pick<Clock, "now">): HeldLock {
+  const observation = observe(paths.lock);
+  if (observation.kind !== "record" || observation.record.token !== token)
+    throw new LockstepError(
+      "INSTALLATION_LOCKED",
+      `the lock of ${paths.root} belongs to somebody else by now`,
+      {
+        expected: token,
+        found: observation.kind === "record" ? observation.record.token : observation.kind,
+        hint: "Run it again.",
+      },
+    );
+  const record: LockRecord = {
+    ...observation.record,
+    renewedAt: clock.now(),
+    holders: [...observation.record.holders, { ...ownIdentity(), purpose: "updater" }],
+  };
+  replace(paths, record);
+  return new FileLock(paths, clock, record);
+}
+
+class FileLock implements HeldLock {
+  readonly #paths: InstallationPaths;
+  readonly #clock: Pick<Clock, "now">;
+  readonly token: string;
+
+  constructor(paths: InstallationPaths, clock: Pick<Clock, "now">, record: LockRecord) {
+    this.#paths = paths;
+    this.#clock = clock;
+    this.token = record.token;
+  }
+
+  #found(): LockRecord | null {
+    const observation = observe(this.#paths.lock);
+    return observation.kind === "record" && observation.record.token === this.token
+      ? observation.record
+      : null;
+  }
+
+  isOurs(): boolean {
+    return this.#found() !== null;
+  }
+
+  renew(): void {
+    const record = this.#found();
+    if (record !== null) replace(this.#paths, { ...record, renewedAt: this.#clock.now() });
+  }
+
+  release(): void {
+    if (this.#found() !== null) rmSync(this.#paths.lock, { force: true });
+  }
+}
+
+function newRecord(now: number): LockRecord {
+  return {
+    token: randomUUID(),
+    host: hostName(),
+    createdAt: now,
+    renewedAt: now,
+    holders: [{ ...ownIdentity(), purpose: "trigger" }],
+  };
+}
+
+/** Puts a whole lock in place if there is none: written beside, then linked, so that nobody sees half of one. */
+function create(paths: InstallationPaths, record: LockRecord): boolean {
+  const own = join(paths.privateDirectory, `lock-${record.token}`);
+  return guarded(paths.lock, "making", () => {
+    writeFileSync(own, formatLock(record), { flag: "wx", mode: 0o644 });
+    try {
+      linkSync(own, paths.lock);
+      return true;
+    } catch (error) {
+      const errno = errnoOf(error);
+      if (errno === "EEXIST") return false;
+      // A file system without hard links: the call that fails if the file is there has to do, half a lock for a moment.
+      if (errno === "EPERM" || errno === "ENOTSUP" || errno === "ENOSYS" || errno === "EOPNOTSUPP")
+        return createDirectly(paths, record);
+      throw error;
+    } finally {
+      unlinkSync(own);
+    }
+  });
+}
+
+function createDirectly(paths: InstallationPaths, record: LockRecord): boolean {
+  try {
+    writeFileSync(paths.lock, formatLock(record), { flag: "wx", mode: 0o644 });
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === "EEXIST") return false;
+    throw error;
+  }
+}
+
+function replace(paths: InstallationPaths, record: LockRecord): void {
+  const next = join(paths.privateDirectory, `lock-${record.token}-${process.pid}`);
+  guarded(paths.lock, "renewing", () => {
+    writeFileSync(next, formatLock(record), { mode: 0o644 });
+    renameSync(next, paths.lock);
+  });
+}
+
+function observe(path: string): LockObservation {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return { kind: "absent" };
+    return { kind: "unreadable", modifiedAt: statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0 };
+  }
+  const record = parseLock(text);
+  if (record !== null) return { kind: "record", record };
+  return { kind: "unreadable", modifiedAt: statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0 };
+}
+
+/** Removes a lock that is stale. False when somebody else is doing just that. */
+function removeStale(paths: InstallationPaths, now: number): boolean {
+  const takeover = join(paths.privateDirectory, "lock-takeover");
+  try {
+    mkdirSync(takeover, { mode: PRIVATE_MODE });
+  } catch (error) {
+    if (errnoOf(error) !== "EEXIST") throw error;
+    const madeAt = statSync(takeover, { throwIfNoEntry: false })?.mtimeMs ?? now;
+    if (now - madeAt > TAKEOVER_AGE_MAX_MS) rmSync(takeover, { recursive: true, force: true });
+    return false;
+  }
+  try {
+    const decision = decideLock(observe(paths.lock), now, hostName(), isRunning);
+    if (decision.kind === "stale") rmSync(paths.lock, { force: true });
+    return true;
+  } finally {
+    rmSync(takeover, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,120 @@
+import { createHash } from "node:crypto";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { HubClient } from "@lockstep/client";
+import { formatTarget, isSha256, type Manifest, type ManifestRef, type Sha256 } from "@lockstep/core";
+import {
+  applyDelta,
+  formatManifest,
+  isLockstepError,
+  LockstepError,
+  parseDelta,
+  parseManifest,
+} from "@lockstep/protocol/wire";
+import { guarded } from "./io-failure.ts";
+import { type InstallationPaths, PRIVATE_MODE } from "./layout.ts";
+
+/**
+ * The manifests of the installed roles, kept by digest.
+ *
+ * A manifest is fetched once. When it changes, its difference to the one that is here travels instead: with 43,000
+ * files and four changes the list would be the largest part of the update. Whatever way it came, its digest decides; a
+ * difference that does not lead to the promised digest is dropped and the whole text is fetched. What is read from the
+ * disk is verified as well: the cache can be damaged or deleted at any time.
+ */
+export interface ObtainedManifest {
+  readonly ref: ManifestRef;
+  readonly manifest: Manifest;
+  readonly text: string;
+  /** How it came. */
+  readonly way: "cached" | "delta" | "whole";
+}
+
+/**
+ * Returns the manifests in the order of the references. `former` are the digests that the installation had, by target.
+ * Throws MANIFEST_INVALID and what a hub call throws.
+ */
+export async function obtainManifests(
+  client: HubClient,
+  paths: InstallationPaths,
+  refs: readonly ManifestRef[],
+  former: Readonly<Record<string, Sha256>>,
+  signal: AbortSignal | undefined,
+): Promise<ObtainedManifest[]> {
+  const obtained: ObtainedManifest[] = [];
+  for (const ref of refs) {
+    const found = await obtain(client, paths, ref, former[formatTarget(ref.target)], signal);
+    if (formatTarget(found.manifest.target) !== formatTarget(ref.target))
+      throw new LockstepError("MANIFEST_INVALID", "a manifest speaks of another deploy target", {
+        expected: formatTarget(ref.target),
+        found: formatTarget(found.manifest.target),
+        hint: "Nothing was changed. Look at the hub's log.",
+      });
+    obtained.push(found);
+  }
+  return obtained;
+}
+
+async function obtain(
+  client: HubClient,
+  paths: InstallationPaths,
+  ref: ManifestRef,
+  former: Sha256 | undefined,
+  signal: AbortSignal | undefined,
+): Promise<ObtainedManifest> {
+  const cached = readCached(paths, ref.sha256);
+  if (cached !== null) return { ref, manifest: parseManifest(cached), text: cached, way: "cached" };
+  const base = former === undefined || former === ref.sha256 ? null : readCached(paths, former);
+  if (base !== null && former !== undefined) {
+    const delta = await client.manifestDelta(former, ref.sha256, { signal });
+    const built = delta === null ? null : build(base, delta, ref);
+    if (built !== null) return built;
+  }
+  const text = await client.manifest(ref, { signal });
+  return { ref, manifest: parseManifest(text), text, way: "whole" };
+}
+
+/** The new manifest from the old one and a difference; null when that does not give the promised one. */
+function build(base: string, delta: string, ref: ManifestRef): ObtainedManifest | null {
+  try {
+    const { target, entries } = parseManifest(base);
+    const manifest = { target, entries: applyDelta(entries, parseDelta(delta)) };
+    const text = formatManifest(manifest);
+    return digestOf(text) === ref.sha256 ? { ref, manifest, text, way: "delta" } : null;
+  } catch (error) {
+    if (isLockstepError(error, "MANIFEST_INVALID")) return null;
+    throw error;
+  }
+}
+
+function digestOf(text: string): Sha256 {
+  return createHash("sha256").update(text).digest("hex");
+}
+
+/** Reads a manifest of the cache, if it is there and whole. */
+export function readCached(paths: InstallationPaths, sha256: Sha256): string | null {
+  if (!isSha256(sha256)) return null;
+  let text: string;
+  try {
+    text = readFileSync(join(paths.manifests, sha256), "utf8");
+  } catch {
+    return null;
+  }
+  return digestOf(text) === sha256 ? text : null;
+}
+
+/** Keeps exactly these manifests. A cache that cannot be written is no reason to stop. */
+export function keepManifests(paths: InstallationPaths, manifests: readonly ObtainedManifest[]): void {
+  const wanted = new Map(manifests.map((each) => [each.ref.sha256, each]));
+  guarded(paths.manifests, "writing", () => {
+    mkdirSync(paths.manifests, { recursive: true, mode: PRIVATE_MODE });
+    const present = new Set(readdirSync(paths.manifests));
+    for (const [sha256, { text }] of wanted) {
+      if (present.has(sha256)) continue;
+      const temporary = join(paths.manifests, `${sha256}.new`);
+      writeFileSync(temporary, text, { mode: 0o600 });
+      renameSync(temporary, join(paths.manifests, sha256));
+    }
+    for (const name of present) if (!wanted.has(name)) rmSync(join(paths.manifests, name), { force: true });
+  });
+}

@@ -1,0 +1,457 @@
+import type { HubClient } from "@lockstep/client";
+import { formatInstallState, type PlanOperation } from "@lockstep/core";
+import type { FileStat } from "@lockstep/platform";
+import { LockstepError } from "@lockstep/protocol/wire";
+import {
+  type ApplyContext,
+  beginStaging,
+  commit,
+  demandSpace,
+  type IndexBuilder,
+  type Operation,
+  type Staging,
+  writeRevisionFile,
+} from "./apply/index.ts";
+import { dropBackups, makeBackups, pruneBackups } from "./backup.ts";
+import { type StagingTotals, stageContents, wantedContents } from "./contents.ts";
+import { connectHub } from "./hub-access.ts";
+import { locate, readInstalledRevision, readInstallHead, readInstallState } from "./installation.ts";
+import { throwIfInterrupted } from "./interruption.ts";
+import type { InstallationPaths } from "./layout.ts";
+import { keepManifests } from "./manifest-cache.ts";
+import { nextIndex } from "./observe.ts";
+import { PartialStore, salvage } from "./partial.ts";
+import { type PluginContext, PluginHost } from "./plugin-host.ts";
+import { type Goal, type Preparation, prepare } from "./preparation.ts";
+import { ProgressMeter } from "./progress.ts";
+import { applyContext, dropRunNote, recoverLocked, writeRunNote } from "./recovery.ts";
+import { describeProblem, report } from "./report.ts";
+import { KEPT_MAX, type RunHost, type RunRequest, type RunResult } from "./run-types.ts";
+import { type SeenStat, writeIndexFile } from "./stat-index.ts";
+import { UpdateLog } from "./update-log.ts";
+
+/**
+ * One run of the updater, from a software revision to an installation that is at it: prepare, fetch, verify, stage,
+ * switch, record. It runs in the process of the unpacked updater, or in the one that was started where there is none.
+ *
+ * Until the commit comes into force nothing of the installation changes: an error or an interruption leaves it as it
+ * was, and keeps what was fetched. After it the run goes to its end, whatever signal comes.
+ */
+export async function run(request: RunRequest, host: RunHost): Promise<RunResult> {
+  const paths = locate(request.directory);
+  const log = new UpdateLog(paths, host.clock, request.run);
+  const steps = new Run(request, host, paths, log);
+  try {
+    return await steps.perform();
+  } catch (error) {
+    await steps.fail(error);
+    throw error;
+  }
+}
+
+class Run {
+  readonly #request: RunRequest;
+  readonly #host: RunHost;
+  readonly #paths: InstallationPaths;
+  readonly #log: UpdateLog;
+  readonly #apply: ApplyContext;
+  readonly #notices: string[] = [];
+  #client: HubClient | null = null;
+
+  constructor(request: RunRequest, host: RunHost, paths: InstallationPaths, log: UpdateLog) {
+    this.#request = request;
+    this.#host = host;
+    this.#paths = paths;
+    this.#log = log;
+    const warn = (message: string, fields: object = {}) =>
+      log.note("notice", null, "skipped", `${message} ${JSON.stringify(fields)}`);
+    this.#apply = applyContext(paths, host.clock, { info: () => {}, warn });
+  }
+
+  async perform(): Promise<RunResult> {
+    const request = this.#request;
+    await recoverLocked(this.#paths, this.#host.lock, {
+      environment: this.#host.access.environment,
+      clock: this.#host.clock,
+    });
+    const from = readInstalledRevision(this.#paths)?.revision ?? null;
+    this.#log.note("begin", null, "ok", request.trigger, { from, to: request.revision, mode: request.mode });
+    const head = request.initial ?? readInstallHead(this.#paths);
+    this.#client = await connectHub(head.hub, this.#host.access);
+    const plugins =
+      request.archive === null ? null : PluginHost.open(this.#paths, request.archive, this.#log);
+    const prepared = await this.#prepare(from, plugins);
+    for (const notice of prepared.notices) this.#notice(notice);
+    refusePlan(prepared);
+    const totals = await this.#carryOut(from, prepared, plugins);
+    return await this.#conclude(from, prepared, totals);
+  }
+
+  async #prepare(from: number | null, plugins: PluginHost | null): Promise<Preparation> {
+    const request = this.#request;
+    const client = this.#hub();
+    const { clock, progress, signal } = this.#host;
+    let goal: Goal = { kind: "installed", revision: request.revision };
+    if (request.mode === "update") {
+      const document = await client.revision(request.revision, { signal });
+      const migrated = await this.#migrate(from, plugins);
+      goal = { kind: "revision", document, initial: request.initial, ...migrated };
+    }
+    return await prepare({
+      client,
+      paths: this.#paths,
+      goal,
+      edits: request.edits,
+      everything: request.mode === "repair",
+      now: clock.now,
+      monotonic: clock.monotonic,
+      progress,
+      signal,
+    });
+  }
+
+  /** Lets plug-ins change what is chosen here, before anything is compared (behaviour 28). */
+  async #migrate(
+    from: number | null,
+    plugins: PluginHost | null,
+  ): Promise<{ roles: readonly string[] | null; packages: readonly string[] | null }> {
+    if (plugins === null || plugins.plugins.length === 0) return { roles: null, packages: null };
+    this.#host.progress({
+      kind: "phase",
+      phase: "prepare",
+      detail: "running the preparation of update plug-ins",
+    });
+    const chosen = this.#request.initial ?? rolesOf(readInstallState(this.#paths));
+    const context: PluginContext = {
+      from,
+      to: this.#request.revision,
+      roles: chosen.roles,
+      packages: chosen.packages,
+    };
+    const { roles, packages } = await plugins.prepare(context);
+    return { roles: roles ?? null, packages: packages ?? null };
+  }
+
+  async #carryOut(
+    from: number | null,
+    prepared: Preparation,
+    plugins: PluginHost | null,
+  ): Promise<{ totals: StagingTotals; switchMs: number }> {
+    const { plan, next } = prepared;
+    const stateText = formatInstallState(next);
+    const changes = plan.operations.filter((operation) => isChange(operation));
+    const unchanged =
+      changes.length === 0 && prepared.former !== null && formatInstallState(prepared.former) === stateText;
+    if (unchanged) return await this.#onlyRevision(from, prepared);
+
+    this.#demandRoom(prepared, stateText.length);
+    throwIfInterrupted(this.#host.signal);
+    const staging = await beginStaging(this.#apply);
+    const numbers = new Map(changes.map((operation, n) => [operation.path, n]));
+    const totals = await this.#stage(prepared, staging, numbers);
+    const state = new TextEncoder().encode(stateText);
+    const switchMs = await this.#switch(from, prepared, plugins, staging, numbers, state);
+    return { totals, switchMs };
+  }
+
+  /** The software revision differs, but nothing of it concerns this installation. */
+  async #onlyRevision(
+    from: number | null,
+    prepared: Preparation,
+  ): Promise<{ totals: StagingTotals; switchMs: number }> {
+    const { revision, startedAt } = this.#request;
+    if (from !== revision || this.#request.mode === "update")
+      await writeRevisionFile(this.#apply, { revision, startedAt });
+    this.#writeIndex(prepared);
+    return { totals: NOTHING_FETCHED, switchMs: 0 };
+  }
+
+  async #stage(
+    prepared: Preparation,
+    staging: Staging,
+    numbers: ReadonlyMap<string, number>,
+  ): Promise<StagingTotals> {
+    const { clock, progress, signal } = this.#host;
+    const { sums, operations } = prepared.plan;
+    const wanted = wantedContents(operations, (operation) => numbers.get(operation.path) ?? -1, staging);
+    const detail = `fetching ${sums.fetchFiles} contents, ${sums.fetchBytes} bytes`;
+    progress({ kind: "phase", phase: "fetch", detail });
+    const totalsOf = { files: sums.fetchFiles, bytes: sums.fetchBytes };
+    const task = {
+      client: this.#hub(),
+      paths: this.#paths,
+      partial: new PartialStore(this.#paths),
+      meter: new ProgressMeter(progress, "fetch", totalsOf, clock.monotonic),
+      clock,
+      signal,
+    };
+    try {
+      return await stageContents(task, wanted);
+    } catch (error) {
+      // What is whole is kept for the next run.
+      salvage(this.#paths);
+      throw error;
+    }
+  }
+
+  async #switch(
+    from: number | null,
+    prepared: Preparation,
+    plugins: PluginHost | null,
+    staging: Staging,
+    numbers: ReadonlyMap<string, number>,
+    state: Uint8Array,
+  ): Promise<number> {
+    const request = this.#request;
+    const { next, plan } = prepared;
+    const context: PluginContext = { from, to: request.revision, roles: next.roles, packages: next.packages };
+    const changes = plan.operations.filter((operation) => isChange(operation));
+    let backups: string | null = null;
+    this.#host.progress({
+      kind: "phase",
+      phase: "switch",
+      detail: "making the new files durable and switching",
+    });
+    let stopped = false;
+    const stop = async () => {
+      try {
+        backups = await makeBackups(this.#paths, changes, from);
+        if (plugins !== null) {
+          stopped = true;
+          await plugins.beforeSwitch(context);
+        }
+        throwIfInterrupted(this.#host.signal);
+        this.#demandLock();
+        const { run: name, archive } = request;
+        const { roles, packages } = next;
+        writeRunNote(this.#paths, { run: name, archive, from, to: request.revision, roles, packages });
+      } catch (error) {
+        if (stopped && plugins !== null) await plugins.afterSwitchQuietly(context, "not-switched");
+        dropBackups(backups);
+        salvage(this.#paths);
+        throw error;
+      }
+    };
+    const afterSwitch = async () => {
+      if (plugins !== null) await plugins.afterSwitch(context, "switched");
+      return true;
+    };
+    const result = await commit(this.#apply, {
+      staging,
+      operations: changes.map((operation) => toApply(operation, numbers.get(operation.path) ?? -1)),
+      state,
+      index: this.#indexBuilder(prepared),
+      from,
+      to: request.revision,
+      startedAt: request.startedAt,
+      hooks: { stop, afterSwitch },
+    });
+    dropRunNote(this.#paths);
+    if (result.kind === "applied") return result.switchMs;
+    dropBackups(backups);
+    if (plugins !== null) await plugins.afterSwitchQuietly(context, "rolled-back");
+    throw new RolledBackError(result.reason, result.error);
+  }
+
+  #hub(): HubClient {
+    if (this.#client === null) throw new TypeError("the hub is not connected yet");
+    return this.#client;
+  }
+
+  #notice(message: string): void {
+    this.#notices.push(message);
+    this.#log.note("notice", null, "ok", message);
+    this.#host.progress({ kind: "notice", message });
+  }
+
+  /** Everything that is staged stands beside the old files until the end; the largest content arrives compressed first. */
+  #demandRoom(prepared: Preparation, stateBytes: number): void {
+    const { sums, operations } = prepared.plan;
+    let largest = 0;
+    for (const operation of operations)
+      if (operation.kind === "add" || operation.kind === "replace")
+        largest = Math.max(largest, operation.source.kind === "hub" ? operation.entry.size : 0);
+    const compressed = largest > COMPRESSED_ASIDE_MIN ? Math.ceil(largest / 2) : 0;
+    demandSpace(this.#apply, sums.writeBytes + compressed + 2 * stateBytes);
+  }
+
+  #demandLock(): void {
+    if (this.#host.lock.isOurs()) return;
+    throw new LockstepError(
+      "INSTALLATION_LOCKED",
+      `the lock of ${this.#paths.root} was taken by somebody else`,
+      {
+        expected: this.#host.lock.token,
+        found: "another update.lock",
+        hint: "This run stood still for hours and was taken for dead. Nothing was changed; run it again.",
+      },
+    );
+  }
+
+  #indexBuilder(prepared: Preparation): IndexBuilder {
+    return (stats) => {
+      const at = this.#host.clock.now();
+      const changed = new Map([...stats].map(([path, stat]) => [path, toSeen(stat)]));
+      const { next, rows, observation, index } = prepared;
+      return nextIndex(next.files, rows, observation, index, changed, at).format(next.files);
+    };
+  }
+
+  /** Remembers what was learned by reading, where no commit does it. */
+  #writeIndex(prepared: Preparation): void {
+    if (prepared.observation.read === 0) return;
+    const { next, rows, observation, index } = prepared;
+    writeIndexFile(
+      this.#paths,
+      nextIndex(next.files, rows, observation, index, new Map(), 0).format(next.files),
+    );
+  }
+
+  async #conclude(
+    from: number | null,
+    prepared: Preparation,
+    carried: { totals: StagingTotals; switchMs: number },
+  ): Promise<RunResult> {
+    const { revision: to } = this.#request;
+    const { plan, next, edits } = prepared;
+    const { totals, switchMs } = carried;
+    this.#host.progress({ kind: "phase", phase: "record", detail: "recording" });
+    new PartialStore(this.#paths).clear();
+    keepManifests(this.#paths, prepared.manifests);
+    pruneBackups(this.#paths);
+    for (const operation of plan.operations) this.#noteOperation(operation);
+    const changed = plan.operations.some(isChange) || from !== to;
+    this.#log.note("end", null, "ok", null, {
+      from,
+      to,
+      switchMs: Math.round(switchMs * 10) / 10,
+      receivedBytes: totals.receivedBytes,
+      requests: totals.requests,
+      reused: totals.reused,
+    });
+    this.#log.flush();
+    const kept = plan.operations.flatMap((operation) =>
+      operation.kind === "keep" ? [{ path: operation.path, reason: operation.reason }] : [],
+    );
+    const edited = kept.filter(({ reason }) => reason !== "dropped");
+    const problem =
+      edits === "keep-and-report" && edited.length > 0
+        ? `${edited.length} edited files were kept: ${edited
+            .slice(0, 20)
+            .map(({ path }) => path)
+            .join(", ")}`
+        : null;
+    await report(this.#hub(), this.#paths.root, next, {
+      outcome: changed ? "updated" : "in-step",
+      revision: to,
+      problem,
+    });
+    await this.#hub().close();
+    return {
+      kind: changed ? "updated" : "in-step",
+      from,
+      to,
+      sums: plan.sums,
+      kept: kept.slice(0, KEPT_MAX),
+      switchMs,
+      receivedBytes: totals.receivedBytes,
+      notices: this.#notices,
+    };
+  }
+
+  #noteOperation(operation: PlanOperation): void {
+    const { kind, path, reason } = operation;
+    const after = kind === "remove" ? null : operation.entry;
+    const before = "found" in operation ? operation.found : null;
+    this.#log.note(kind, path, kind === "keep" ? "skipped" : "ok", reason, {
+      size: after?.size,
+      sha256: after?.sha256,
+      formerSize: before?.size,
+      formerSha256: before?.sha256 ?? undefined,
+      local: kind === "replace" && operation.local !== "ours" ? operation.local : undefined,
+    });
+  }
+
+  /** Notes and reports why a run did not reach its end. Never throws: the reason itself matters more. */
+  async fail(error: unknown): Promise<void> {
+    const rolledBack = error instanceof RolledBackError;
+    const problem = describeProblem(error);
+    try {
+      this.#log.note("end", null, "failed", problem, { outcome: rolledBack ? "rolled-back" : "unchanged" });
+      this.#log.flush();
+    } catch {
+      // The directory cannot be written; the caller tells it.
+    }
+    if (this.#client === null) return;
+    try {
+      const head = readInstallHead(this.#paths);
+      await report(this.#client, this.#paths.root, head, {
+        outcome: rolledBack ? "rolled-back" : "failed",
+        revision: readInstalledRevision(this.#paths)?.revision ?? null,
+        problem,
+      });
+    } catch {
+      // Not an installation yet, or not any more.
+    }
+    await this.#client.close();
+  }
+}
+
+/** The update was switched and taken back: the installation is at its former revision. */
+export class RolledBackError extends LockstepError {
+  constructor(reason: string, cause: LockstepError | null) {
+    super(cause?.code ?? "PROBE_FAILED", `the update was taken back: ${cause?.message ?? reason}`, {
+      ...(cause?.expected === undefined ? {} : { expected: cause.expected }),
+      ...(cause?.found === undefined ? {} : { found: cause.found }),
+      hint: cause?.hint ?? "The installation is at its former revision. update.log says which step failed.",
+      ...(cause === null ? {} : { cause, faults: cause.faults }),
+    });
+  }
+}
+
+const NOTHING_FETCHED: StagingTotals = { receivedBytes: 0, requests: 0, fetched: 0, reused: 0 };
+const COMPRESSED_ASIDE_MIN = 1024 * 1024;
+
+/** Whether an operation touches a file. */
+export function isChange(operation: PlanOperation): boolean {
+  return operation.kind === "add" || operation.kind === "replace" || operation.kind === "remove";
+}
+
+function toApply(operation: PlanOperation, n: number): Operation {
+  if (operation.kind === "add" || operation.kind === "replace")
+    return { n, kind: "put", path: operation.path, mode: operation.entry.mode };
+  return { n, kind: "remove", path: operation.path };
+}
+
+/** The same numbers that an ordinary look gives, so that the two compare equal. */
+function toSeen(stat: FileStat): SeenStat {
+  return {
+    size: stat.size,
+    mtimeMs: toMs(stat.mtimeNs),
+    ctimeMs: toMs(stat.ctimeNs),
+    ino: Number(stat.ino),
+  };
+}
+
+function toMs(ns: bigint): number {
+  return Number(ns / 1_000_000_000n) * 1000 + Number(ns % 1_000_000_000n) / 1_000_000;
+}
+
+function rolesOf(state: {
+  readonly rolesChosen: readonly string[];
+  readonly packagesChosen: readonly string[];
+}) {
+  return { roles: state.rolesChosen, packages: state.packagesChosen };
+}
+
+/** Throws INSTALLATION_CONFLICT when the plan cannot be carried out without touching what is not ours. */
+export function refusePlan({ plan }: Pick<Preparation, "plan">): void {
+  const [first] = plan.faults;
+  if (first === undefined) return;
+  throw new LockstepError("INSTALLATION_CONFLICT", "something stands in the way of the update", {
+    expected: "files and folders that are the product's",
+    found: `${first.path}: ${first.problem}`,
+    faults: plan.faults.map(({ path, problem }) => ({ where: path, problem })),
+    hint: "Nothing was changed. Move what is named out of the installation, then run it again.",
+  });
+}

@@ -1,0 +1,173 @@
+import { randomUUID } from "node:crypto";
+import {
+  closeSync,
+  fstatSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
+import type { Clock } from "@lockstep/platform";
+import { guarded } from "./io-failure.ts";
+import type { InstallationPaths } from "./layout.ts";
+
+/**
+ * update.log (S26): one record for each action, as one line of JSON with its time, its run, what was done to which
+ * path, how it ended and why.
+ *
+ * JSON escapes line ends and control characters, so a hostile file name can neither begin a record of its own nor speak
+ * to the terminal of whoever reads the file. Records are collected and appended with one write and one fsync at the end
+ * of a run (and whenever many have come together), because an fsync for each of 43,000 files would take longer than the
+ * update. What a killed run did not write is known all the same: the recovery writes what it finished.
+ *
+ * Not promised: a log that nobody can alter. Who may write the directory may write the log.
+ */
+export interface LogRecord {
+  /** ISO 8601, UTC. */
+  readonly time: string;
+  readonly run: string;
+  /** What was done: begin, add, replace, remove, adopt, keep, plugin, switch, end ... */
+  readonly action: string;
+  readonly path: string | null;
+  readonly result: "ok" | "failed" | "skipped";
+  readonly reason: string | null;
+  /** Further facts, by name. */
+  readonly [fact: string]: string | number | boolean | null;
+}
+
+export const LOG_BYTES_MAX = 8 * 1024 * 1024;
+/** Rotated files beside the current one. */
+export const LOG_FILES_KEPT = 5;
+const BUFFER_CHARACTERS_MAX = 1024 * 1024;
+const FACT_CHARACTERS_MAX = 4000;
+
+type Facts = Readonly<Record<string, string | number | boolean | null | undefined>>;
+
+export class UpdateLog {
+  readonly run: string;
+  readonly #paths: InstallationPaths;
+  readonly #clock: Pick<Clock, "now">;
+  readonly #bytesMax: number;
+  #lines: string[] = [];
+  #characters = 0;
+
+  constructor(paths: InstallationPaths, clock: Pick<Clock, "now">, run?: string, bytesMax = LOG_BYTES_MAX) {
+    this.#paths = paths;
+    this.#clock = clock;
+    this.run = run ?? randomUUID();
+    this.#bytesMax = bytesMax;
+  }
+
+  /** Notes one action. It is on the disk after `flush`. */
+  note(
+    action: string,
+    path: string | null,
+    result: LogRecord["result"],
+    reason: string | null,
+    facts: Facts = {},
+  ): void {
+    const record: Record<string, unknown> = {
+      time: new Date(this.#clock.now()).toISOString(),
+      run: this.run,
+      action,
+      path,
+      result,
+      reason: shorten(reason),
+    };
+    for (const [name, value] of Object.entries(facts))
+      if (value !== undefined) record[name] = typeof value === "string" ? shorten(value) : value;
+    const line = `${escapeLine(JSON.stringify(record))}\n`;
+    this.#lines.push(line);
+    this.#characters += line.length;
+    if (this.#characters > BUFFER_CHARACTERS_MAX) this.#append(false);
+  }
+
+  /** Appends what was noted and makes it durable. Throws INSTALLATION_NOT_WRITABLE and its kin. */
+  flush(): void {
+    if (this.#lines.length > 0) this.#append(true);
+  }
+
+  #append(durable: boolean): void {
+    const text = this.#lines.join("");
+    this.#lines = [];
+    this.#characters = 0;
+    guarded(this.#paths.log, "writing", () => {
+      rotate(this.#paths.log, this.#bytesMax, Buffer.byteLength(text));
+      // Append only: two writers mix lines, never within one.
+      const descriptor = openSync(this.#paths.log, "a", 0o644);
+      try {
+        const lead = endsLine(this.#paths.log, fstatSync(descriptor).size) ? "" : "\n";
+        writeSync(descriptor, lead + text);
+        if (durable) fsyncSync(descriptor);
+      } finally {
+        closeSync(descriptor);
+      }
+    });
+  }
+}
+
+/** Half a line of a killed run must not swallow the record after it. */
+function endsLine(path: string, size: number): boolean {
+  if (size === 0) return true;
+  const descriptor = openSync(path, "r");
+  try {
+    const last = Buffer.alloc(1);
+    readSync(descriptor, last, 0, 1, size - 1);
+    return last[0] === 0x0a;
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function rotate(path: string, bytesMax: number, coming: number): void {
+  const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+  if (size === 0 || size + coming <= bytesMax) return;
+  rmSync(`${path}.${LOG_FILES_KEPT}`, { force: true });
+  for (let number = LOG_FILES_KEPT - 1; number >= 1; number--)
+    if (statSync(`${path}.${number}`, { throwIfNoEntry: false }) !== undefined)
+      renameSync(`${path}.${number}`, `${path}.${number + 1}`);
+  renameSync(path, `${path}.1`);
+}
+
+function shorten(text: string | null): string | null {
+  return text !== null && text.length > FACT_CHARACTERS_MAX ? `${text.slice(0, FACT_CHARACTERS_MAX)}…` : text;
+}
+
+/** JSON leaves some characters as they are that end a line or turn the direction for a reader. */
+function escapeLine(json: string): string {
+  return json.replaceAll(
+    /[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+/** Reads the records, oldest first, the rotated files included; lines that are no record are left out. */
+export function readUpdateLog(paths: InstallationPaths): LogRecord[] {
+  const records: LogRecord[] = [];
+  for (let number = LOG_FILES_KEPT; number >= 0; number--) {
+    const path = number === 0 ? paths.log : `${paths.log}.${number}`;
+    if (statSync(path, { throwIfNoEntry: false }) === undefined) continue;
+    const text = guarded(path, "reading", () => readFileSync(path, "utf8"));
+    for (const line of text.split("\n")) {
+      const record = parseRecord(line);
+      if (record !== null) records.push(record);
+    }
+  }
+  return records;
+}
+
+function parseRecord(line: string): LogRecord | null {
+  if (!line.startsWith("{")) return null;
+  try {
+    const value = JSON.parse(line) as Partial<LogRecord>;
+    return typeof value.time === "string" && typeof value.run === "string" && typeof value.action === "string"
+      ? (value as LogRecord)
+      : null;
+  } catch {
+    return null;
+  }
+}
