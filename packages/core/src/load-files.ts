@@ -5,7 +5,6 @@ import {
   type LoadRefusal,
   type LoadStatus,
   type OfferedFile,
-  OWN_MODULE,
   type RepositoryState,
   type StoredFile,
   UPDATE_ARCHIVE_PATH,
@@ -39,8 +38,9 @@ export function planFiles(offer: LoadOffer, module: string, state: RepositorySta
   const removals: string[] = [];
   if (offer.kind === "version") {
     const offered = new Set(offer.files.map((file) => file.path));
+    // The archive is made by the DBQueue and no part of what a module ships.
     for (const { path, module: owner } of state.files.values())
-      if (owner === module && !offered.has(path)) {
+      if (owner === module && !offered.has(path) && path !== UPDATE_ARCHIVE_PATH) {
         removals.push(path);
         after.delete(path);
       }
@@ -79,13 +79,22 @@ function attributesDiffer(file: OfferedFile, stored: StoredFile): boolean {
 export function checkFiles(offer: LoadOffer): LoadRefusal[] {
   const refusals: LoadRefusal[] = [];
   const seen = new Set<string>();
+  const sizes = new Map<string, number>();
   for (const file of offer.files) {
     const fault = checkPath(file.path);
     if (fault !== null) refusals.push({ kind: "path", where: file.path, problem: fault.problem });
     if (seen.has(file.path))
       refusals.push({ kind: "load", where: file.path, problem: "it comes twice in this load" });
     seen.add(file.path);
-    if (foldPath(file.path) === ARCHIVE_KEY && offer.module.id !== OWN_MODULE)
+    const size = sizes.get(file.sha256) ?? file.size;
+    sizes.set(file.sha256, size);
+    if (size !== file.size)
+      refusals.push({
+        kind: "load",
+        where: file.path,
+        problem: `it has ${file.size} bytes, another file with the same digest has ${size}`,
+      });
+    if (foldPath(file.path) === ARCHIVE_KEY)
       refusals.push({ kind: "path", where: file.path, problem: "the name is kept for the update archive" });
     for (const target of file.targets ?? [])
       if (parseTarget(target) === null)

@@ -94,12 +94,12 @@ function newFaults(
   after: ReadonlyMap<string, StoredFile>,
   layout: Layout,
 ): LoadRefusal[] {
-  const faults = findRevisionFaults([...after.values()], layout);
+  // The offer's own paths have been held against the grammar before.
+  const faults = findRevisionFaults([...after.values()], layout, { grammar: false });
   if (faults.length === 0) return [];
   // What plain SQL has broken before is no reason against this load; the recalculation complains about it.
-  const known = new Set(
-    findRevisionFaults([...state.files.values()], state.layout).map((f) => `${f.where}\0${f.problem}`),
-  );
+  const before = findRevisionFaults([...state.files.values()], state.layout, { grammar: false });
+  const known = new Set(before.map((fault) => `${fault.where}\0${fault.problem}`));
   return faults
     .filter((fault) => !known.has(`${fault.where}\0${fault.problem}`))
     .map(({ where, problem }) => ({ kind: "path", where, problem }));

@@ -58,14 +58,16 @@ export function computeManifests(files: readonly TargetedFile[], layout: Layout)
  * Finds what keeps a set of files from being distributed. An installation may choose any roles and packages, so all of
  * them count as one installation: no path may mean two contents, nor be a folder here and a file there, nor differ from
  * another only in a way that some file system does not see. Files without targets count by their own path, since
- * assigning them must not break anything later. `sha256` null: nothing was loaded under that name yet.
+ * assigning them must not break anything later. `sha256` null: nothing was loaded under that name yet. Without `grammar`
+ * the files' own paths are taken to be checked already.
  */
 export function findRevisionFaults(
   files: readonly (Omit<TargetedFile, "sha256" | "size"> & { readonly sha256: string | null })[],
   layout: Layout,
+  options: { readonly grammar: boolean } = { grammar: true },
 ): RevisionFault[] {
   const faults: RevisionFault[] = [];
-  for (const { path } of files) {
+  for (const { path } of options.grammar ? files : []) {
     const fault = checkPath(path);
     if (fault !== null) faults.push({ kind: "path", where: path, problem: fault.problem });
   }

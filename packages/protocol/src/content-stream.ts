@@ -93,7 +93,9 @@ const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(
  */
 export class ContentStreamReader {
   readonly #limits: ContentStreamLimits;
-  #pending: Uint8Array = new Uint8Array(0);
+  /** Pieces of what is awaited; joined once when it is whole, or a long document would be copied for each chunk. */
+  #pending: Uint8Array[] = [];
+  #pendingBytes = 0;
   #need = MAGIC.length;
   #expecting:
     | "magic"
@@ -140,17 +142,18 @@ export class ContentStreamReader {
         if (rest.length > 0) throw malformed("bytes after its end");
         return;
       }
-      const missing = this.#need - this.#pending.length;
+      const missing = this.#need - this.#pendingBytes;
       if (rest.length < missing) {
-        if (rest.length > 0) this.#pending = concat(this.#pending, rest);
+        // A copy: the chunk may be used again for other bytes once push has returned.
+        if (rest.length > 0) this.#pending.push(new Uint8Array(rest));
+        this.#pendingBytes += rest.length;
         return;
       }
-      const piece =
-        this.#pending.length === 0
-          ? rest.subarray(0, missing)
-          : concat(this.#pending, rest.subarray(0, missing));
+      const last = rest.subarray(0, missing);
+      const piece = this.#pendingBytes === 0 ? last : concat([...this.#pending, last], this.#need);
       rest = rest.subarray(missing);
-      this.#pending = new Uint8Array(0);
+      this.#pending = [];
+      this.#pendingBytes = 0;
       const event = this.#take(piece);
       if (event !== null) yield event;
     }
@@ -219,10 +222,13 @@ export class ContentStreamReader {
   }
 }
 
-function concat(a: Uint8Array, b: Uint8Array): Uint8Array {
-  const all = new Uint8Array(a.length + b.length);
-  all.set(a);
-  all.set(b, a.length);
+function concat(pieces: readonly Uint8Array[], length: number): Uint8Array {
+  const all = new Uint8Array(length);
+  let at = 0;
+  for (const piece of pieces) {
+    all.set(piece, at);
+    at += piece.length;
+  }
   return all;
 }
 

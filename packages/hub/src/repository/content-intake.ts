@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { constants, createZstdDecompress, type ZstdDecompress, zstdDecompressSync } from "node:zlib";
 import { type ContentHeader, LockstepError } from "@lockstep/protocol";
 import { PART_BYTES, type PartsCopy } from "./copy-parts.ts";
+import { measureFrame } from "./zstd-frame.ts";
 
 /**
  * Takes contents in as they arrive: each is decoded and hashed while its stored bytes go on into the database.
@@ -11,101 +12,165 @@ import { PART_BYTES, type PartsCopy } from "./copy-parts.ts";
  * stops at the announced length, so a few bytes that stand for gigabytes cost what they announce and no more, and
  * frames that need a larger window than ours are refused, since every reader would need it too.
  *
- * Small contents are decoded in one piece: for a file of a few kilobytes a stream costs ten times what decoding does.
- * Of large ones never more than a part is held.
+ * Small contents are gathered and decoded together, in one call for some hundred of them: setting a decoder up costs
+ * more than decoding a file of a few kilobytes. Of large ones never more than a part is held.
  */
-const WHOLE_BYTES_MAX = PART_BYTES;
+const SMALL_BYTES_MAX = PART_BYTES;
+/** Contents are gathered up to these sums of decoded bytes, stored bytes and numbers. */
+const BATCH = { decodedBytes: 2 * PART_BYTES, storedBytes: PART_BYTES, contents: 1_000 };
 /** 8 MiB of window: what levels up to 19 use by default. */
 const WINDOW_LOG_MAX = 23;
 const DECODED_CHUNK_BYTES = 256 * 1024;
 
 export class ContentIntake {
   readonly #copy: PartsCopy;
-  #current: SmallContent | LargeContent | SkippedContent | null = null;
+  readonly #batch: Batch;
+  #small: { readonly header: ContentHeader; readonly pieces: Uint8Array[] } | null = null;
+  #large: LargeContent | null = null;
+
+  constructor(copy: PartsCopy) {
+    this.#copy = copy;
+    this.#batch = new Batch(copy);
+  }
+
+  /** Begins a content. One that is not `wanted` is read past. */
+  begin(header: ContentHeader, wanted: boolean): void {
+    if (!wanted) return;
+    if (header.stored <= SMALL_BYTES_MAX && header.size <= SMALL_BYTES_MAX)
+      this.#small = { header, pieces: [] };
+    else this.#large = new LargeContent(header, this.#copy);
+  }
+
+  /** Takes the next bytes. Throws LOAD_CONTENT_MISMATCH. */
+  async bytes(bytes: Uint8Array): Promise<void> {
+    if (this.#small !== null) this.#small.pieces.push(bytes);
+    else await this.#large?.bytes(bytes);
+  }
+
+  /** Ends the content. Throws LOAD_CONTENT_MISMATCH when this one or one gathered before is not what was announced. */
+  async end(): Promise<void> {
+    const small = this.#small;
+    const large = this.#large;
+    this.#small = null;
+    this.#large = null;
+    if (small !== null) await this.#batch.add(small.header, join(small.pieces));
+    try {
+      await large?.end();
+    } catch (error) {
+      large?.abort();
+      throw error;
+    }
+  }
+
+  /** Ends the last one. Only then has everything been verified. Throws LOAD_CONTENT_MISMATCH. */
+  async finish(): Promise<void> {
+    await this.#batch.flush();
+  }
+
+  /** Lets go of whatever is half done. */
+  abort(): void {
+    this.#large?.abort();
+  }
+}
+
+function join(pieces: readonly Uint8Array[]): Buffer {
+  const [first] = pieces;
+  return pieces.length === 1 && first !== undefined
+    ? Buffer.from(first.buffer, first.byteOffset, first.length)
+    : Buffer.concat(pieces);
+}
+
+interface Gathered {
+  readonly header: ContentHeader;
+  readonly stored: Buffer;
+}
+
+class Batch {
+  readonly #copy: PartsCopy;
+  #contents: Gathered[] = [];
+  #decodedBytes = 0;
+  #storedBytes = 0;
 
   constructor(copy: PartsCopy) {
     this.#copy = copy;
   }
 
-  /** Begins a content. One that is not `wanted` is read past. */
-  begin(header: ContentHeader, wanted: boolean): void {
-    if (!wanted) this.#current = new SkippedContent();
-    else if (header.stored <= WHOLE_BYTES_MAX && header.size <= WHOLE_BYTES_MAX)
-      this.#current = new SmallContent(header, this.#copy);
-    else this.#current = new LargeContent(header, this.#copy);
+  async add(header: ContentHeader, stored: Buffer): Promise<void> {
+    this.#contents.push({ header, stored });
+    this.#decodedBytes += header.size;
+    this.#storedBytes += header.stored;
+    if (
+      this.#decodedBytes >= BATCH.decodedBytes ||
+      this.#storedBytes >= BATCH.storedBytes ||
+      this.#contents.length >= BATCH.contents
+    )
+      await this.flush();
   }
 
-  /** Takes the next bytes. Throws LOAD_CONTENT_MISMATCH. */
-  async bytes(bytes: Uint8Array): Promise<void> {
-    await this.#current?.bytes(bytes);
-  }
-
-  /** Ends the content. Throws LOAD_CONTENT_MISMATCH when it is not what was announced. */
-  async end(): Promise<void> {
-    const current = this.#current;
-    this.#current = null;
-    await current?.end();
-  }
-
-  /** Lets go of whatever is half done. */
-  abort(): void {
-    this.#current?.abort();
-    this.#current = null;
-  }
-}
-
-class SkippedContent {
-  bytes(): void {}
-  end(): void {}
-  abort(): void {}
-}
-
-class SmallContent {
-  readonly #header: ContentHeader;
-  readonly #copy: PartsCopy;
-  readonly #pieces: Uint8Array[] = [];
-
-  constructor(header: ContentHeader, copy: PartsCopy) {
-    this.#header = header;
-    this.#copy = copy;
-  }
-
-  bytes(bytes: Uint8Array): void {
-    this.#pieces.push(bytes);
-  }
-
-  async end(): Promise<void> {
-    const [first] = this.#pieces;
-    const stored =
-      this.#pieces.length === 1 && first !== undefined
-        ? Buffer.from(first.buffer, first.byteOffset, first.length)
-        : Buffer.concat(this.#pieces);
-    const decoded = this.#decode(stored);
-    if (decoded.length !== this.#header.size)
-      throw mismatch(this.#header, `${decoded.length} bytes`, `${this.#header.size} bytes`);
-    const found = hash("sha256", decoded, "hex");
-    if (found !== this.#header.sha256) throw mismatch(this.#header, found, this.#header.sha256);
-    if (stored.length > 0) await this.#copy.row(Buffer.from(this.#header.sha256, "hex"), 0, stored);
-  }
-
-  abort(): void {}
-
-  #decode(stored: Buffer): Buffer {
-    if (this.#header.encoding === "identity") return stored;
-    try {
-      // With `info` the answer says how much of the input was used; the types do not know it.
-      const { buffer, engine } = zstdDecompressSync(stored, {
-        info: true,
-        maxOutputLength: Math.max(1, this.#header.size),
-        params: { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG_MAX },
-      }) as unknown as { buffer: Buffer; engine: { bytesWritten: number } };
-      if (engine.bytesWritten !== stored.length)
-        throw mismatch(this.#header, "bytes behind the end of its frame", "one zstd frame");
-      return buffer;
-    } catch (error) {
-      throw frameFault(this.#header, error);
+  async flush(): Promise<void> {
+    const contents = this.#contents;
+    this.#contents = [];
+    this.#decodedBytes = 0;
+    this.#storedBytes = 0;
+    const packed = contents.filter(({ header }) => header.encoding === "zstd");
+    for (const content of packed) checkFrame(content);
+    const decoded = decodeTogether(packed);
+    let at = 0;
+    for (const { header, stored } of contents) {
+      const bytes = header.encoding === "identity" ? stored : decoded.subarray(at, at + header.size);
+      if (header.encoding === "zstd") at += header.size;
+      const found = hash("sha256", bytes, "hex");
+      if (found !== header.sha256) throw mismatch(header, found, header.sha256);
+      if (stored.length > 0) await this.#copy.row(Buffer.from(header.sha256, "hex"), 0, stored);
     }
   }
+}
+
+/** Holds a small content against being one frame of the announced size: then its neighbours cannot be touched by it. */
+function checkFrame({ header, stored }: Gathered): void {
+  const measured = measureFrame(stored);
+  if (measured === null || measured.length !== stored.length)
+    throw mismatch(
+      header,
+      measured === null ? "none, or one that is cut off" : "bytes behind it",
+      "one zstd frame",
+    );
+  if (measured.contentBytes !== null && measured.contentBytes !== header.size)
+    throw mismatch(header, `${measured.contentBytes} bytes`, `${header.size} bytes`);
+  if (measured.windowBytes > 2 ** WINDOW_LOG_MAX)
+    throw mismatch(header, `a window of ${measured.windowBytes} bytes`, `at most ${2 ** WINDOW_LOG_MAX}`);
+}
+
+/** All frames decoded, one behind the other. What does not come out right is decoded once more by itself, to name it. */
+function decodeTogether(packed: readonly Gathered[]): Buffer {
+  const size = packed.reduce((sum, { header }) => sum + header.size, 0);
+  if (packed.length === 0) return Buffer.alloc(0);
+  try {
+    const decoded = decode(Buffer.concat(packed.map(({ stored }) => stored)), size);
+    if (decoded.length === size) return decoded;
+  } catch {
+    // Which of them it was comes out below.
+  }
+  return Buffer.concat(packed.map(decodeAlone));
+}
+
+function decodeAlone({ header, stored }: Gathered): Buffer {
+  try {
+    const decoded = decode(stored, header.size);
+    if (decoded.length === header.size) return decoded;
+    throw mismatch(header, `${decoded.length} bytes`, `${header.size} bytes`);
+  } catch (error) {
+    throw frameFault(header, error);
+  }
+}
+
+function decode(stored: Buffer, sizeMax: number): Buffer {
+  return zstdDecompressSync(stored, {
+    maxOutputLength: Math.max(1, sizeMax),
+    // One buffer for all of it, or the pieces would be joined by copying them.
+    chunkSize: Math.max(64, sizeMax),
+    params: { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG_MAX },
+  });
 }
 
 class LargeContent {

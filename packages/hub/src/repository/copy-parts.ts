@@ -10,6 +10,8 @@ const TRAILER = Buffer.from([0xff, 0xff]);
 const ROW_HEAD_BYTES = 2 + 4 + 32 + 4 + 4 + 4;
 /** Small rows are gathered up to this size: one message each would cost more than the bytes. */
 const GATHER_BYTES = 64 * 1024;
+/** From this size on bytes go out as they are: copying them would cost more than a message. */
+const DIRECT_BYTES = 16 * 1024;
 
 /**
  * Rows of content_part on their way into the database, by one binary COPY.
@@ -52,7 +54,13 @@ export class PartsCopy {
     head.writeInt32BE(bytes.length, 46);
     this.#bytes += bytes.length;
     this.#gather(head);
-    this.#gather(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length));
+    const content = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    if (content.length >= DIRECT_BYTES) {
+      await this.#flush();
+      await this.#write(content);
+      return;
+    }
+    this.#gather(content);
     if (this.#gatheredBytes >= GATHER_BYTES) await this.#flush();
   }
 
@@ -81,11 +89,15 @@ export class PartsCopy {
   }
 
   async #flush(): Promise<void> {
-    if (this.#failure !== null) throw this.#failure;
     const chunk = this.#gathered.length === 1 ? this.#gathered[0] : Buffer.concat(this.#gathered);
     this.#gathered = [];
     this.#gatheredBytes = 0;
-    if (chunk === undefined || this.#stream.write(chunk)) return;
+    if (chunk !== undefined) await this.#write(chunk);
+  }
+
+  async #write(chunk: Buffer): Promise<void> {
+    if (this.#failure !== null) throw this.#failure;
+    if (this.#stream.write(chunk)) return;
     try {
       await once(this.#stream, "drain");
     } catch (error) {

@@ -238,6 +238,7 @@ async function takeContents(
           faults: lacking.slice(0, 100).map((where) => ({ where, problem: "it did not come along" })),
         },
       );
+    await intake.finish();
     await copy.finish();
     await insertContents(client, rows);
     return rows;
