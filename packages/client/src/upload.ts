@@ -24,6 +24,7 @@ export interface UploadOptions {
   readonly onProgress?: (progress: { readonly contents: number; readonly bytes: number }) => void;
 }
 
+const GATHER_BYTES = 64 * 1024;
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
 /** How long the answer of a hub is waited for that stopped reading: it says why, if it says anything. */
 const LAST_WORDS_MS = 2000;
@@ -111,11 +112,23 @@ async function sendAll(
   request.once("response", () => broken.abort(new AnsweredEarly()));
   let bytes = 0;
   let count = 0;
+  // Most contents are smaller than a packet: gathered, they cost a fraction of the writes, here and at the hub.
+  let gathered: Uint8Array[] = [];
+  let gatheredBytes = 0;
   const send = async (piece: Uint8Array) => {
+    bytes += piece.length;
+    gathered.push(piece);
+    gatheredBytes += piece.length;
+    if (gatheredBytes >= GATHER_BYTES) await flush();
+  };
+  const flush = async () => {
     if (broken.signal.aborted) throw broken.signal.reason;
     if (answered()) throw new AnsweredEarly();
-    bytes += piece.length;
-    if (request.write(piece)) return;
+    const [first] = gathered;
+    const whole = gathered.length === 1 && first !== undefined ? first : Buffer.concat(gathered);
+    gathered = [];
+    gatheredBytes = 0;
+    if (request.write(whole)) return;
     try {
       await once(request, "drain", { signal: broken.signal });
     } catch (error) {
@@ -139,6 +152,7 @@ async function sendAll(
     options.onProgress?.({ contents: count, bytes });
   }
   await send(encodeEnd(count));
+  await flush();
 }
 
 function sourceChanged(header: ContentHeader, found: number): LockstepError {

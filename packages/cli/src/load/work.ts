@@ -46,7 +46,11 @@ export const SMALL_FILE_BYTES_MAX = 4 * 1024 * 1024;
 export const ZSTD_LEVEL = 3;
 
 const BLOCK_BYTES = 1024 * 1024;
-let block: Buffer | null = null;
+/** Compressed bytes come in pieces of this size at most; a piece that holds them all need not be joined. */
+const PIECE_BYTES_MIN = 1024;
+const PIECE_BYTES_MAX = 1024 * 1024;
+/** Read into again and again: fresh memory for each file costs more than reading it. */
+let block = Buffer.alloc(0);
 
 /** Carries out one order. Never throws for a file's sake: what went wrong stands in `faults`. */
 export function carryOut(order: WorkOrder): WorkAnswer {
@@ -73,11 +77,13 @@ function encode(base: string, files: readonly DigestedFile[]): WorkAnswer {
   let offset = 0;
   for (const file of files) {
     try {
-      const raw = withFile(base, file, (fd) => readWhole(fd, file.size));
+      const raw = withFile(base, file, (fd) => readInto(fd, file.size));
       if (hash("sha256", raw, "hex") !== file.sha256) throw new SourceChanged();
       const packed = compress(raw);
-      const piece = packed.length < raw.length ? packed : raw;
-      const encoding = piece === raw ? "identity" : "zstd";
+      const smaller = packed.length < raw.length;
+      // What was read is overwritten by the next file.
+      const piece = smaller ? packed : Buffer.from(raw);
+      const encoding = smaller ? "zstd" : "identity";
       contents.push({ sha256: file.sha256, encoding, size: raw.length, offset, stored: piece.length });
       pieces.push(piece);
       offset += piece.length;
@@ -98,6 +104,7 @@ function encode(base: string, files: readonly DigestedFile[]): WorkAnswer {
 /** Compresses a content into one zstd frame that says how long it is. */
 export function compress(raw: Uint8Array): Buffer {
   return zstdCompressSync(raw, {
+    chunkSize: Math.min(PIECE_BYTES_MAX, Math.max(PIECE_BYTES_MIN, raw.length)),
     pledgedSrcSize: raw.length,
     params: {
       [zlibConstants.ZSTD_c_compressionLevel]: ZSTD_LEVEL,
@@ -143,29 +150,32 @@ function withFile<T>(base: string, file: SourceFile, use: (fd: number) => T): T 
 }
 
 function digestOf(fd: number, size: number): Sha256 {
-  block ??= Buffer.allocUnsafeSlow(BLOCK_BYTES);
-  if (size <= block.length) return hash("sha256", readInto(fd, block, size), "hex");
+  if (size <= BLOCK_BYTES) return hash("sha256", readInto(fd, size), "hex");
   const hasher = createHash("sha256");
+  const buffer = blockOf(BLOCK_BYTES);
   for (let left = size; left > 0; ) {
-    const got = readSync(fd, block, 0, Math.min(block.length, left), null);
+    const got = readSync(fd, buffer, 0, Math.min(buffer.length, left), null);
     if (got === 0) throw new SourceChanged();
-    hasher.update(block.subarray(0, got));
+    hasher.update(buffer.subarray(0, got));
     left -= got;
   }
   return hasher.digest("hex");
 }
 
-function readWhole(fd: number, size: number): Buffer {
-  return readInto(fd, Buffer.allocUnsafe(size), size);
-}
-
-function readInto(fd: number, buffer: Buffer, size: number): Buffer {
+/** Reads a whole file into the block; the next call overwrites it. */
+function readInto(fd: number, size: number): Buffer {
+  const buffer = blockOf(size);
   for (let at = 0; at < size; ) {
     const got = readSync(fd, buffer, at, size - at, null);
     if (got === 0) throw new SourceChanged();
     at += got;
   }
   return buffer.subarray(0, size);
+}
+
+function blockOf(size: number): Buffer {
+  if (block.length < size) block = Buffer.allocUnsafeSlow(Math.max(size, BLOCK_BYTES));
+  return block;
 }
 
 function problemOf(error: unknown): string {
