@@ -6,7 +6,8 @@ import { type ErrorCode, LockstepError } from "@lockstep/protocol";
  */
 const MEANINGS: readonly { readonly pattern: RegExp; readonly code: ErrorCode; readonly hint: string }[] = [
   {
-    pattern: /No space left on device|Disk quota exceeded|ENOSPC/,
+    pattern:
+      /No space left on device|Disk quota exceeded|Check free disk space|wrote only \d+ of \d+ bytes|ENOSPC/,
     code: "DATABASE_DISK_FULL",
     hint: "free space on the file system of the data directory, then start the hub again",
   },

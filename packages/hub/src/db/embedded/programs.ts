@@ -10,7 +10,7 @@
  * nobody but root or us can write to it or to the directories above it: what another user planted is never run.
  */
 import { execFile } from "node:child_process";
-import { readdir, readFile } from "node:fs/promises";
+import { access, open, readdir } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
@@ -101,7 +101,7 @@ function versionRefused(unfit: readonly Programs[], search: ProgramSearch): Lock
 }
 
 async function candidates(explicit: string | null): Promise<readonly Candidate[]> {
-  if (explicit !== null) return [{ bin: explicit, prefix: dirname(explicit) }];
+  if (explicit !== null) return [{ bin: explicit, prefix: await relocatablePrefix(explicit) }];
   const prefix = packagePrefix();
   const versions = await readdir(DEBIAN).catch(() => []);
   return [
@@ -111,6 +111,15 @@ async function candidates(explicit: string | null): Promise<readonly Candidate[]
       .sort((a, b) => Number(b) - Number(a))
       .map((name) => ({ bin: join(DEBIAN, name, "bin"), prefix: null })),
   ];
+}
+
+/** The tree around a directory of programs, where it holds all that they need: then it can be copied as a whole. */
+async function relocatablePrefix(bin: string): Promise<string | null> {
+  const prefix = dirname(bin);
+  return access(join(prefix, "share", "postgresql", "postgres.bki")).then(
+    () => prefix,
+    () => null,
+  );
 }
 
 /** The programs' tree in the npm package of this platform, or null where it is not installed. */
@@ -167,14 +176,42 @@ async function probe(
 async function describeProbe(bin: string, error: unknown): Promise<{ problem: string; final: boolean }> {
   const code = error instanceof Error && "code" in error ? error.code : "";
   const said = error instanceof Error && "stderr" in error ? String(error.stderr).trim().split("\n")[0] : "";
-  const missing = await readFile(join(bin, "postgres")).then(
-    () => false,
-    (failure: NodeJS.ErrnoException) => failure.code === "ENOENT" || failure.code === "ENOTDIR",
-  );
-  if (missing) return { problem: "there is no program postgres", final: true };
-  if (code === "ENOEXEC") return { problem: "made for another processor", final: true };
+  const made = await madeFor(join(bin, "postgres"));
+  if (made === "missing") return { problem: "there is no program postgres", final: true };
+  if (made === "another processor") return { problem: "made for another processor", final: true };
   if (code === "ENOENT")
     return { problem: "made for another C library (its loader is missing)", final: true };
   if (code === "EACCES") return { problem: "the user that PostgreSQL runs as cannot reach it", final: false };
   return { problem: said === "" ? `does not run (${String(code)})` : `does not run: ${said}`, final: false };
+}
+
+/** e_machine of an ELF file by Node's name of the processor. */
+const ELF_MACHINES: Readonly<Record<string, number>> = { x64: 62, arm64: 183 };
+
+/**
+ * Looks into the program itself: the system is of no help, since starting a program of another processor falls back to
+ * the shell, which complains about its syntax.
+ */
+async function madeFor(program: string): Promise<"missing" | "another processor" | "here, perhaps"> {
+  const head = await readHead(program);
+  if (head === null) return "missing";
+  const isElf = head.length >= 20 && head.readUInt32BE(0) === 0x7f454c46;
+  const machine = ELF_MACHINES[process.arch];
+  if (isElf && machine !== undefined && head.readUInt16LE(18) !== machine) return "another processor";
+  return "here, perhaps";
+}
+
+async function readHead(program: string): Promise<Buffer | null> {
+  try {
+    const file = await open(program, "r");
+    try {
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(20), 0, 20, 0);
+      return buffer.subarray(0, bytesRead);
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : "";
+    return code === "ENOENT" || code === "ENOTDIR" ? null : Buffer.alloc(0);
+  }
 }
