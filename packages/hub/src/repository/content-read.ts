@@ -40,7 +40,8 @@ function toEncoding(encoding: number): ContentEncoding {
 
 /**
  * The stored bytes of a content from `start` on, part by part: one query a part, so that never more than a part is in
- * memory, and each part in its binary form, since as text it would be twice as long.
+ * memory. As text, although that is twice as long: pg reads the values of every row as UTF-8, the binary ones as well,
+ * and so destroys them.
  */
 export async function* readStored(
   client: Queryable,
@@ -60,8 +61,7 @@ async function readPart(client: Queryable, digest: Buffer, seq: number): Promise
     name: "content-part",
     text: "select bytes from content_part where sha256 = $1 and seq = $2",
     values: [digest, seq],
-    binary: true,
-  } as pg.QueryConfig);
+  });
   const bytes = rows[0]?.bytes;
   // Collected between two parts: the reader is cut off and asks again.
   if (bytes === undefined)
@@ -78,8 +78,7 @@ export async function readWholeParts(
     name: "content-whole-parts",
     text: "select sha256, bytes from content_part where sha256 = any($1::bytea[]) and seq = 0",
     values: [digests.map((digest) => Buffer.from(digest, "hex"))],
-    binary: true,
-  } as pg.QueryConfig);
+  });
   return new Map(rows.map(({ sha256, bytes }) => [sha256.toString("hex"), bytes]));
 }
 
