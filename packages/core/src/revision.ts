@@ -29,29 +29,32 @@ export interface RevisionFault {
 }
 
 /**
- * The manifests of all roles and packages of the layout, those without files too, ordered by their formatted target.
+ * The manifests of all roles and packages of the layout, those without files too, ordered by their formatted target,
+ * one after the other: together they can be many times as large as the set.
  * Targets of a file that the layout does not know are passed over.
  */
-export function computeManifests(files: readonly TargetedFile[], layout: Layout): Manifest[] {
+export function* computeManifests(
+  files: readonly TargetedFile[],
+  layout: Layout,
+): Generator<Manifest, void, undefined> {
   const byTarget = groupByTarget(files);
   const closure = packageClosure(layout);
   const placements = placementsOfRoles(layout);
-  const manifests: Manifest[] = [];
-  for (const { name } of layout.packages) {
-    const places = [name, ...(closure.get(name) ?? [])].map((other) => ({
-      package: other,
-      subdirectory: "",
-    }));
-    manifests.push({ target: { kind: "package", name }, entries: collect(byTarget, [], places) });
+  const targets: DeployTarget[] = [
+    ...layout.packages.map(({ name }) => ({ kind: "package", name }) as const),
+    ...layout.roles.map(({ path }) => ({ kind: "role", name: path }) as const),
+  ];
+  targets.sort((a, b) => byText(formatTarget(a), formatTarget(b)));
+  for (const target of targets) {
+    if (target.kind === "package") {
+      const places = [target.name, ...(closure.get(target.name) ?? [])];
+      const atRoot = places.map((name) => ({ package: name, subdirectory: "" }));
+      yield { target, entries: collect(byTarget, [], atRoot) };
+    } else {
+      const own = byTarget.get(formatTarget(target)) ?? [];
+      yield { target, entries: collect(byTarget, own, placements.get(target.name) ?? []) };
+    }
   }
-  for (const { path } of layout.roles) {
-    const own = byTarget.get(formatTarget({ kind: "role", name: path })) ?? [];
-    manifests.push({
-      target: { kind: "role", name: path },
-      entries: collect(byTarget, own, placements.get(path) ?? []),
-    });
-  }
-  return manifests.sort((a, b) => byText(formatTarget(a.target), formatTarget(b.target)));
 }
 
 /**

@@ -2,6 +2,7 @@ import { createHash, hash } from "node:crypto";
 import { constants, zstdCompressSync } from "node:zlib";
 import type { Sha256 } from "@lockstep/core";
 import type pg from "pg";
+import { batches } from "./batches.ts";
 import { PART_BYTES } from "./copy-parts.ts";
 
 export const ENCODING_IDENTITY = 0;
@@ -17,7 +18,10 @@ export interface ContentRow {
 
 /** Inserts the rows of contents whose parts were copied in before. */
 export async function insertContents(client: pg.PoolClient, contents: readonly ContentRow[]): Promise<void> {
-  if (contents.length === 0) return;
+  for (const batch of batches(contents)) await insertBatch(client, batch);
+}
+
+async function insertBatch(client: pg.PoolClient, contents: readonly ContentRow[]): Promise<void> {
   await client.query(
     `insert into content (sha256, size, encoding, stored)
      select decode(sha256, 'hex'), size, encoding, stored
@@ -36,14 +40,17 @@ export async function findContents(
   client: pg.Pool | pg.PoolClient,
   digests: readonly Sha256[],
 ): Promise<Map<Sha256, number>> {
-  if (digests.length === 0) return new Map();
-  const { rows } = await client.query<[string, number]>({
-    rowMode: "array",
-    text: `select encode(c.sha256, 'hex'), c.size from unnest($1::text[]) as d(hex)
-      join content c on c.sha256 = decode(d.hex, 'hex')`,
-    values: [digests],
-  });
-  return new Map(rows);
+  const found = new Map<Sha256, number>();
+  for (const batch of batches(digests)) {
+    const { rows } = await client.query<[string, number]>({
+      rowMode: "array",
+      text: `select d.hex, c.size from unnest($1::text[]) as d(hex)
+        join content c on c.sha256 = decode(d.hex, 'hex')`,
+      values: [batch],
+    });
+    for (const [sha256, size] of rows) found.set(sha256, size);
+  }
+  return found;
 }
 
 /**

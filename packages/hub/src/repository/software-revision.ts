@@ -17,6 +17,7 @@ import {
 import { formatManifest, LockstepError } from "@lockstep/protocol";
 import type pg from "pg";
 import type { Procedure, TaskOutcome } from "../dbqueue/procedure.ts";
+import { batches } from "./batches.ts";
 import { COLLECT_CONTENT } from "./collect-content.ts";
 import { digestText, storeContent } from "./content-write.ts";
 import { readSemaphore, readState } from "./state.ts";
@@ -260,13 +261,20 @@ async function writeSet(
   changes: readonly RevisionChange<RevisionFile>[],
 ): Promise<void> {
   const gone = changes.filter((change) => change.from !== null).map((change) => change.path);
-  if (gone.length > 0)
+  for (const batch of batches(gone))
     await client.query(
       "update revision_file set to_revision = $1 where to_revision is null and path = any($2)",
-      [number, gone],
+      [number, batch],
     );
   const come = changes.flatMap((change) => change.to ?? []);
-  if (come.length === 0) return;
+  for (const batch of batches(come)) await insertSet(client, number, batch);
+}
+
+async function insertSet(
+  client: pg.PoolClient,
+  number: number,
+  come: readonly RevisionFile[],
+): Promise<void> {
   // Lists of targets as their place in a list of lists: few of them, and SQL arrays cannot be ragged.
   const lists = [...new Set(come.map((file) => JSON.stringify(file.targets)))];
   const places = new Map(lists.map((list, index) => [list, index]));

@@ -1,9 +1,10 @@
 import { foldPath, type LayoutChange, parseTarget, type StoredModule } from "@lockstep/core";
 import type pg from "pg";
+import { batches } from "./batches.ts";
 
 /**
  * Writes what was decided about file revisions, their deploy targets, the layout and modules. Few statements, each over
- * all rows, and none where nothing changes: a statement that touches a watched table asks for a recalculation.
+ * thousands of rows, and none where nothing changes: a statement that touches a watched table asks for a recalculation.
  */
 export interface FileWrite {
   readonly path: string;
@@ -29,7 +30,15 @@ export async function putFiles(
   files: readonly FileWrite[],
   loadId: number | null,
 ): Promise<void> {
-  if (files.length === 0) return;
+  for (const batch of batches(files)) await insertFiles(client, batch, loadId);
+  await putTargets(client, files);
+}
+
+async function insertFiles(
+  client: pg.PoolClient,
+  files: readonly FileWrite[],
+  loadId: number | null,
+): Promise<void> {
   await client.query(
     `insert into file_revision
        (path, path_key, module_id, size, sha256, mode, version, backup, loaded_at, load_id)
@@ -51,7 +60,6 @@ export async function putFiles(
       loadId,
     ],
   );
-  await putTargets(client, files);
 }
 
 /** Sets the deploy targets of existing file revisions. The targets must exist. */
@@ -66,6 +74,14 @@ export async function putTargets(
   const retargeted = files.filter((file) => file.targets !== null);
   if (retargeted.length === 0) return;
   const ids = await targetIds(client);
+  for (const batch of batches(retargeted)) await insertTargets(client, batch, ids);
+}
+
+async function insertTargets(
+  client: pg.PoolClient,
+  retargeted: Parameters<typeof putTargets>[1],
+  ids: ReadonlyMap<string, number>,
+): Promise<void> {
   const paths: string[] = [];
   const targets: number[] = [];
   for (const file of retargeted)

@@ -1,14 +1,21 @@
+import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
+import { promisify } from "node:util";
 import { LockstepError } from "@lockstep/protocol";
 import type { UpdaterSource } from "../repository/update-archive.ts";
 
 /**
  * The bundled updater that goes into Update.zip. Where the hub is shipped it lies beside the hub's own file; in a source
  * checkout it is bundled from the sources, once for each start, so that what is distributed is the code that runs here.
+ * A process of its own does that: a bundler takes more memory than the hub, and would keep it.
  */
 const SHIPPED = new URL("./updater.mjs", import.meta.url);
 /** A text, not an import: the bundler must not follow it into a shipped hub. */
 const BUNDLER = "../../../../scripts/bundle-updater.mjs";
+const BUNDLE = `import { bundleUpdater } from ${JSON.stringify(new URL(BUNDLER, import.meta.url).href)};
+process.stdout.write(await bundleUpdater());`;
+const BUNDLE_BYTES_MAX = 64 * 2 ** 20;
+const BUNDLE_MS_MAX = 60_000;
 
 export function findUpdater(version: string): UpdaterSource {
   let loaded: Promise<Uint8Array> | null = null;
@@ -32,10 +39,16 @@ async function loadUpdater(): Promise<Uint8Array> {
     if (!isMissing(error)) throw unavailable(error);
   }
   try {
-    const bundler = (await import(new URL(BUNDLER, import.meta.url).href)) as {
-      bundleUpdater(): Promise<Uint8Array>;
-    };
-    return await bundler.bundleUpdater();
+    const { stdout } = await promisify(execFile)(
+      process.execPath,
+      ["--input-type=module", "--eval", BUNDLE],
+      {
+        encoding: "buffer",
+        maxBuffer: BUNDLE_BYTES_MAX,
+        timeout: BUNDLE_MS_MAX,
+      },
+    );
+    return stdout;
   } catch (error) {
     throw unavailable(error);
   }
