@@ -9,7 +9,7 @@ import { REVISION, ROOT, STATE } from "./apply-scenario.ts";
  */
 export interface Mutant {
   readonly name: string;
-  wrap(disk: Disk): Disk;
+  readonly wrap: (disk: Disk) => Disk;
 }
 
 /** What kind of path it is, as the words of docs/internals/apply.md have it. */
@@ -98,3 +98,83 @@ function purposeOf(roles: ReadonlySet<string>, turned: string, dropped: boolean)
   if (roles.has("staging")) return "finish";
   return "make directories";
 }
+
+/** Every sync of a file or directory, one by one: whatever of them is left out must be told. */
+export function leaveOut(site: string): Mutant {
+  return {
+    name: `without the sync "${site}"`,
+    wrap: (disk) => watchSyncs(disk, (each) => siteName(each) !== site),
+  };
+}
+
+export function siteName({ purpose, role }: SyncSite): string {
+  return `${purpose}: ${role}`;
+}
+
+const COMMIT_HEAD = ".lockstep/commit.json";
+
+/** An act that comes too late: it is held back until another one was done. */
+function delay(name: string, held: (act: string) => boolean, until: (act: string) => boolean): Mutant {
+  return {
+    name,
+    wrap: (disk) => {
+      let waiting: (() => void) | null = null;
+      const watch =
+        (method: "rename" | "unlink") =>
+        (...paths: [string, string]) => {
+          const act = `${method} ${paths.map(roleOf).join(" to ")}`;
+          const run = () => (disk[method] as (...each: string[]) => void).apply(disk, paths);
+          if (held(act)) {
+            waiting = run;
+            return;
+          }
+          run();
+          if (waiting === null || !until(act)) return;
+          const late = waiting;
+          waiting = null;
+          late();
+        };
+      return passOn(disk, { rename: watch("rename"), unlink: watch("unlink") as Disk["unlink"] });
+    },
+  };
+}
+
+const renames = (from: string, to: string) => (act: string) => act === `rename ${from} to ${to}`;
+
+/** The order of the acts, where it carries the promise, and the record itself. */
+export const ORDER_MUTANTS: readonly Mutant[] = [
+  {
+    name: "without a commit record",
+    wrap: (disk) =>
+      passOn(disk, {
+        rename: (from, to) => {
+          if (!(roleOf(to) === COMMIT_HEAD && from.endsWith("head.forward.json"))) disk.rename(from, to);
+        },
+      }),
+  },
+  delay(
+    "the first file is switched before the record is in force",
+    renames("staging/head.forward.json", COMMIT_HEAD),
+    (act) => act.endsWith(" to product") || act === `rename staging/state to ${STATE}`,
+  ),
+  delay(
+    "the revision file is written before the record says that the update holds",
+    renames("staging/head.finish.json", COMMIT_HEAD),
+    renames("staging/revision", REVISION),
+  ),
+  delay(
+    "the first file is restored before the record says so",
+    renames("staging/head.back.json", COMMIT_HEAD),
+    (act) => act === "rename staging/old/<n> to product" || act === `rename staging/state.former to ${STATE}`,
+  ),
+  delay(
+    "the staging directory is cleared before the record is gone",
+    (act) => act === `unlink ${COMMIT_HEAD}`,
+    (act) => act.startsWith("unlink staging/"),
+  ),
+  delay(
+    "the state file is switched after the record says that the update holds",
+    renames("staging/state", STATE),
+    renames("staging/head.finish.json", COMMIT_HEAD),
+  ),
+];

@@ -8,6 +8,7 @@ import {
   type CommitResult,
   commit,
   discardStaging,
+  installationError,
   type Operation,
   type RecoverResult,
   recover,
@@ -15,7 +16,6 @@ import {
 } from "../../packages/updater/src/apply/index.ts";
 import {
   expectTree,
-  makeScenario,
   operationsBetween,
   productTree,
   REVISION,
@@ -83,7 +83,12 @@ export async function update(
     }
     const file = wanted.get(operation.path);
     if (file === undefined) throw new Error(`${operation.path} is not wanted`);
-    disk.writeFile(staging.pathFor(n), new TextEncoder().encode(file.content), 0o600);
+    try {
+      disk.writeFile(staging.pathFor(n), new TextEncoder().encode(file.content), 0o600);
+    } catch (error) {
+      await discardStaging(ctx);
+      throw installationError(error, "stage", operation.path);
+    }
     numbered.push({ n, kind: "put", path: operation.path, mode: file.mode });
   }
   return commit(ctx, {
@@ -272,7 +277,7 @@ export async function tryCrash(act: Act, point: CrashPoint, wrap: Wrap): Promise
   assertTree(disk, await act.goOn(disk, productTree(disk)), "after a further update");
 }
 
-async function recoverAll(disk: Disk, verdict: Verdict) {
+export async function recoverAll(disk: Disk, verdict: Verdict) {
   const ctx = contextOf(disk);
   const result = await recover(ctx, { afterSwitch: verdictHook(verdict) });
   await discardStaging(ctx);
@@ -296,18 +301,18 @@ function stop(disk: SimDisk, prng: Prng): void {
   else disk.kill();
 }
 
-function whichTree(disk: SimDisk, act: Act): "before" | "after" {
-  const tree = productTree(disk);
-  if (sameTree(tree, act.after)) return "after";
-  if (sameTree(tree, act.before)) return "before";
+export function whichTree(disk: SimDisk, act: Act, normalise = (tree: SimTree) => tree): "before" | "after" {
+  const tree = normalise(productTree(disk));
+  if (sameTree(tree, normalise(act.after))) return "after";
+  if (sameTree(tree, normalise(act.before))) return "before";
   assert.fail(`a mix of both trees:\n${describeDifference(act, tree)}`);
 }
 
-function assertTree(disk: SimDisk, expected: SimTree, when: string): void {
+export function assertTree(disk: SimDisk, expected: SimTree, when: string): void {
   assert.deepEqual(sorted(productTree(disk)), sorted(expected), `the tree ${when}`);
 }
 
-function assertNoLeftovers(disk: SimDisk): void {
+export function assertNoLeftovers(disk: SimDisk): void {
   const ours = [...disk.tree(`${ROOT}/.lockstep`).keys()];
   const left = ours.filter((path) => path === "commit.json" || path.startsWith("staging/"));
   assert.deepEqual(left, [], "left over");
@@ -336,5 +341,3 @@ function describeDifference(act: Act, tree: SimTree): string {
     .map(([before, after, found, path]) => `${path}: before ${before} | after ${after} | found ${found}`)
     .join("\n");
 }
-
-export { makeScenario };

@@ -188,10 +188,20 @@ export function operationsBetween(old: WantedFiles, next: WantedFiles): Scenario
 
 /** The product's part of the disk: everything but what is private to the updater. */
 export function productTree(disk: SimDisk): SimTree {
-  const tree = disk.tree(ROOT);
-  for (const path of tree.keys())
-    if (path === ".lockstep" || path.startsWith(".lockstep/")) tree.delete(path);
+  const tree: SimTree = new Map();
+  for (const [path, what] of disk.tree(ROOT))
+    if (path !== ".lockstep" && !path.startsWith(".lockstep/"))
+      tree.set(spelling(path, what, disk.options.ignoresCase), what);
   return tree;
+}
+
+/** Where case is ignored, a file's own name keeps the spelling that it was given, its directories keep any. */
+function spelling(path: string, what: string, ignoresCase: boolean): string {
+  if (!ignoresCase) return path;
+  const parent = parentOf(path).toLowerCase();
+  const name = path.slice(path.lastIndexOf("/") + 1);
+  const own = what.startsWith("directory") ? name.toLowerCase() : name;
+  return parent === "" ? own : `${parent}/${own}`;
 }
 
 /**
@@ -218,24 +228,16 @@ export function expectTree(
   }
   for (const { kind, path } of operations) {
     if (kind !== "put") continue;
-    for (const below of [...tree.keys()])
-      if (
-        below.toLowerCase().startsWith(`${path}/`.toLowerCase()) &&
-        (ignoresCase || below.startsWith(`${path}/`))
-      )
-        tree.delete(below);
-    let real = "";
-    for (const name of path.split("/").slice(0, -1)) {
-      const parent = real === "" ? name : `${real}/${name}`;
-      const standing = kindAt(parent) === "directory" ? (key(parent) ?? parent) : parent;
-      if (kindAt(parent) !== "directory") tree.set(parent, "directory 755");
-      real = standing;
-    }
-    tree.delete(key(path) ?? "");
     const file = wanted.get(path);
     if (file === undefined) throw new Error(`${path} is not wanted`);
-    const name = path.slice(path.lastIndexOf("/") + 1);
-    tree.set(real === "" ? name : `${real}/${name}`, `file ${file.mode.toString(8)} ${file.content}`);
+    const what = `file ${file.mode.toString(8)} ${file.content}`;
+    const place = spelling(path, what, ignoresCase);
+    for (const below of [...tree.keys()]) if (below.startsWith(`${key(path)}/`)) tree.delete(below);
+    for (const parent of parentsOf(path))
+      if (kindAt(parent) !== "directory")
+        tree.set(spelling(parent, "directory", ignoresCase), "directory 755");
+    tree.delete(key(path) ?? "");
+    tree.set(place, what);
   }
   for (const directory of left.sort().reverse()) {
     const standing = key(directory);

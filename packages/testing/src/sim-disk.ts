@@ -52,7 +52,11 @@ export class SimCrash extends Error {
   }
 }
 
-export type SimFailure = { readonly call: number } & ({ readonly code: string } | { readonly dies: true });
+/** What happens at a call: the program dies before it acts, or it fails with a code; `lasting`: and all after it. */
+export type SimFailure = { readonly call: number } & (
+  | { readonly code: string; readonly lasting?: boolean }
+  | { readonly dies: true }
+);
 
 /** What stands in a tree, by path relative to the directory that was asked for. */
 export type SimTree = Map<string, string>;
@@ -76,9 +80,14 @@ export class SimDisk implements Disk {
     this.#journal = new Journal();
   }
 
-  /** An independent disk in the same state, without planned failures. */
-  clone(): SimDisk {
-    const copy = new SimDisk(this.options);
+  /** Bytes in use. */
+  get usedBytes(): number {
+    return this.#journal.usedBytes(INODE_BYTES, NAME_BYTES);
+  }
+
+  /** An independent disk in the same state, without planned failures, perhaps of another size. */
+  clone(capacityBytes = this.options.capacityBytes): SimDisk {
+    const copy = new SimDisk({ ...this.options, capacityBytes });
     copy.#journal = this.#journal.clone();
     for (const path of this.held) copy.held.add(path);
     return copy;
@@ -140,42 +149,42 @@ export class SimDisk implements Disk {
   }
 
   lstat(path: string): FileStat | null {
-    this.#call("lstat");
+    this.#call();
     const inode = this.#find(path);
     return inode === null ? null : statOf(inode);
   }
 
   readDirectory(path: string): string[] {
-    this.#call("readDirectory");
+    this.#call();
     return [...this.#directory(path).entries.values()].map(({ name }) => name).sort();
   }
 
   readFile(path: string): Uint8Array {
-    this.#call("readFile");
+    this.#call();
     return this.#file(path).bytes;
   }
 
   readLink(path: string): string {
-    this.#call("readLink");
+    this.#call();
     const inode = this.#existing(path);
     if (inode.kind !== "link") throw systemError("EINVAL", path);
     return inode.target;
   }
 
   makeDirectory(path: string, mode: number): void {
-    this.#call("makeDirectory");
+    this.#call();
     this.#create(path, newInode("directory", { mode }), INODE_BYTES);
   }
 
   removeDirectory(path: string): void {
-    this.#call("removeDirectory");
+    this.#call();
     if (this.#directory(path).entries.size > 0) throw systemError("ENOTEMPTY", path);
     const { directory, key } = this.#place(path);
     this.#journal.change([{ directory: directory.ino, key, entry: null }]);
   }
 
   writeFile(path: string, bytes: Uint8Array, mode: number): void {
-    this.#call("writeFile");
+    this.#call();
     // A full disk leaves the file behind, cut short, as the real one does.
     const room = this.#freeBytes() - INODE_BYTES - NAME_BYTES;
     const written = room >= bytes.length ? bytes : bytes.subarray(0, Math.max(0, room));
@@ -184,14 +193,14 @@ export class SimDisk implements Disk {
   }
 
   copyFile(from: string, to: string, mode: number): void {
-    this.#call("copyFile");
+    this.#call();
     const { bytes } = this.#file(from);
     if (this.#freeBytes() < bytes.length + INODE_BYTES + NAME_BYTES) throw systemError("ENOSPC", to);
     this.#create(to, newInode("file", { mode, bytes }), INODE_BYTES);
   }
 
   link(from: string, to: string): void {
-    this.#call("link");
+    this.#call();
     if (this.options.linkError !== null) throw systemError(this.options.linkError, to);
     const inode = this.#existing(from);
     if (inode.kind === "directory") throw systemError("EPERM", from);
@@ -200,12 +209,12 @@ export class SimDisk implements Disk {
   }
 
   symlink(target: string, path: string): void {
-    this.#call("symlink");
+    this.#call();
     this.#create(path, newInode("link", { mode: 0o777, target }), INODE_BYTES);
   }
 
   rename(from: string, to: string): void {
-    this.#call("rename");
+    this.#call();
     const inode = this.#existing(from);
     const source = this.#place(from);
     const target = this.#place(to);
@@ -236,7 +245,7 @@ export class SimDisk implements Disk {
   }
 
   unlink(path: string): void {
-    this.#call("unlink");
+    this.#call();
     if (this.#existing(path).kind === "directory") throw systemError("EISDIR", path);
     const { directory, key } = this.#place(path);
     this.#demandChangeable(directory, path);
@@ -244,31 +253,31 @@ export class SimDisk implements Disk {
   }
 
   changeMode(path: string, mode: number): void {
-    this.#call("changeMode");
+    this.#call();
     const inode = this.#existing(path);
     inode.mode = mode;
     this.#journal.touch(inode);
   }
 
   demandWritable(directory: string): void {
-    this.#call("demandWritable");
+    this.#call();
     this.#demandChangeable(this.#directory(directory), directory);
   }
 
   isInUse(path: string): boolean {
-    this.#call("isInUse");
+    this.#call();
     return this.held.has(path);
   }
 
   freeBytes(_path: string): number {
-    this.#call("freeBytes");
+    this.#call();
     return this.#freeBytes();
   }
 
   async syncFiles(paths: readonly string[]): Promise<void> {
     for (const path of paths) {
       const inode = this.#find(path);
-      this.#call("syncFile", () => {
+      this.#call(() => {
         if (inode !== null) inode.worthless = true;
       });
       this.#journal.syncFile(this.#file(path), this.options.model);
@@ -277,16 +286,17 @@ export class SimDisk implements Disk {
 
   async syncDirectories(paths: readonly string[]): Promise<void> {
     for (const path of paths) {
-      this.#call("syncDirectory");
+      this.#call();
       this.#journal.syncDirectory(this.#directory(path), this.options.model);
     }
   }
 
-  #call(_name: string, onFailure?: () => void): void {
+  #call(onFailure?: () => void): void {
     if (this.#dead) throw new SimCrash();
     this.#calls++;
     for (const failure of this.#failures) {
-      if (failure.call !== this.#calls) continue;
+      const lasts = "lasting" in failure && failure.lasting === true && this.#calls > failure.call;
+      if (failure.call !== this.#calls && !lasts) continue;
       if ("dies" in failure) {
         this.#dead = true;
         throw new SimCrash();
@@ -374,7 +384,7 @@ export class SimDisk implements Disk {
 
   #freeBytes(): number {
     if (this.options.capacityBytes === Number.POSITIVE_INFINITY) return 2 ** 50;
-    return this.options.capacityBytes - this.#journal.usedBytes(INODE_BYTES, NAME_BYTES);
+    return this.options.capacityBytes - this.usedBytes;
   }
 
   #key(name: string): string {

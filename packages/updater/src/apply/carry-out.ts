@@ -1,6 +1,6 @@
 import { APPLY_LAYOUT, type ApplyStep, parentsOf } from "@lockstep/core";
 import { isSameFile, systemErrorCode } from "@lockstep/platform";
-import { LockstepError } from "@lockstep/protocol";
+import { LockstepError } from "@lockstep/protocol/wire";
 import { installationError } from "./failure.ts";
 import { Places } from "./places.ts";
 import type { ApplyContext } from "./types.ts";
@@ -82,12 +82,21 @@ export class Carrier {
   }
 
   #dropHead(step: Extract<ApplyStep, { do: "drop-head" }>): void {
-    const { disk } = this.#ctx;
+    const { disk, log } = this.#ctx;
     const head = this.#places.at(APPLY_LAYOUT.head);
     if (disk.lstat(head) === null) return;
-    if (step.retired !== null) disk.rename(head, this.#places.at(step.retired));
-    // Still there when it was only removed, or when both names were one file already: then a rename does nothing.
-    if (disk.lstat(head) !== null) disk.unlink(head);
+    if (step.retired === null) {
+      disk.unlink(head);
+      return;
+    }
+    disk.rename(head, this.#places.at(step.retired));
+    try {
+      // Both names can have been one file already, half of an earlier rename; then a rename does nothing.
+      if (disk.lstat(head) !== null) disk.unlink(head);
+    } catch (error) {
+      // If it is still there, the next recovery finds that everything is done and drops it.
+      log.warn("the commit record could not be looked at once more", { path: head, error });
+    }
   }
 
   #makeDirectory(step: Extract<ApplyStep, { do: "make-directory" }>): void {

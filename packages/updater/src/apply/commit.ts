@@ -1,6 +1,7 @@
 import { APPLY_LAYOUT, type CommitBody, stagingDirectory, turnSteps } from "@lockstep/core";
 import { Carrier } from "./carry-out.ts";
 import { goBack, goFinish, goForward, stageIndex } from "./directions.ts";
+import { attempt, attemptLong } from "./failure.ts";
 import { type LayOutRequest, layOut } from "./lay-out.ts";
 import { clearAway, isOwnStaging } from "./staging.ts";
 import type { ApplyContext, CommitRequest, CommitResult } from "./types.ts";
@@ -40,7 +41,7 @@ export async function commitStaged(ctx: ApplyContext, request: LayOutRequest): P
 /** Everything that can be done beforehand. Throws; the staging is gone then, and its space given back. */
 async function makeReady(ctx: ApplyContext, request: LayOutRequest): Promise<CommitBody> {
   try {
-    const body = await layOut(ctx, request);
+    const body = await attemptLong("prepare the update in", ctx.root, () => layOut(ctx, request));
     await request.hooks?.stop?.();
     return body;
   } catch (error) {
@@ -58,7 +59,8 @@ async function enforce(ctx: ApplyContext, carrier: Carrier, body: CommitBody): P
     await carrier.carryOut(turnSteps(body.id, "forward"));
     return null;
   } catch (error) {
-    if (ctx.disk.lstat(`${ctx.root}/${APPLY_LAYOUT.head}`) !== null) return error;
+    const head = `${ctx.root}/${APPLY_LAYOUT.head}`;
+    if (attempt("look at", head, () => ctx.disk.lstat(head)) !== null) return error;
     clearAway(ctx, `${ctx.root}/${stagingDirectory(body.id)}`);
     throw error;
   }

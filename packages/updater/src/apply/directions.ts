@@ -12,7 +12,7 @@ import {
   turnSteps,
 } from "@lockstep/core";
 import type { FileStat } from "@lockstep/platform";
-import { isLockstepError, LockstepError } from "@lockstep/protocol";
+import { isLockstepError, LockstepError } from "@lockstep/protocol/wire";
 import type { Carrier } from "./carry-out.ts";
 import { installationError, withOutcome } from "./failure.ts";
 import { clearAway } from "./staging.ts";
@@ -32,8 +32,8 @@ export type SwitchOutcome =
 const INDEX_MODE = 0o600;
 
 /**
- * Forward: switches, makes it durable, and asks whether it holds. The same for the first time and for every repetition.
- * Every failure is an answer, not an exception: what follows is the way back.
+ * Forward, once the head that says so is durable: switches, makes it durable, and asks whether it holds. The same for
+ * the first time and for every repetition. Every failure is an answer, not an exception: what follows is the way back.
  */
 export async function goForward(
   ctx: ApplyContext,
@@ -43,8 +43,6 @@ export async function goForward(
 ): Promise<SwitchOutcome> {
   let switchMs: number;
   try {
-    // A head that can be seen need not be durable: an updater may have been killed between its rename and the sync.
-    await carrier.carryOut(turnSteps(body.id, "forward"));
     await carrier.carryOut(prepareSteps(body));
     // Looks at every directory once more, now, so that the switch itself has nothing left to look at.
     carrier.places.forget();

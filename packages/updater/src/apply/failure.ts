@@ -1,5 +1,5 @@
 import { systemErrorCode } from "@lockstep/platform";
-import { type ErrorCode, isLockstepError, LockstepError } from "@lockstep/protocol";
+import { type ErrorCode, isLockstepError, LockstepError } from "@lockstep/protocol/wire";
 
 /** What a system error means for an installation, and what its owner can do. */
 const MEANINGS: Readonly<Record<string, { code: ErrorCode; hint: string }>> = {
@@ -49,6 +49,15 @@ export function installationError(error: unknown, doing: string, path: string): 
 export function attempt<T>(doing: string, path: string, act: () => T): T {
   try {
     return act();
+  } catch (error) {
+    throw installationError(error, doing, path);
+  }
+}
+
+/** The same for an act that takes time. */
+export async function attemptLong<T>(doing: string, path: string, act: () => Promise<T>): Promise<T> {
+  try {
+    return await act();
   } catch (error) {
     throw installationError(error, doing, path);
   }

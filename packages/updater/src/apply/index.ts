@@ -1,4 +1,5 @@
 export { commit } from "./commit.ts";
+export { installationError } from "./failure.ts";
 export { recover } from "./recover.ts";
 export { readRevisionFile, writeRevisionFile } from "./revision-file.ts";
 export { previousRevision, type RollbackRequest, type RollbackResult, rollbackPrevious } from "./rollback.ts";

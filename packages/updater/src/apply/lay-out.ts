@@ -12,7 +12,7 @@ import {
   type Survey,
 } from "@lockstep/core";
 import type { FileStat } from "@lockstep/platform";
-import { LockstepError } from "@lockstep/protocol";
+import { LockstepError } from "@lockstep/protocol/wire";
 import { attempt } from "./failure.ts";
 import { Places } from "./places.ts";
 import { formatRevisionFile, REVISION_FILE_MODE } from "./revision-file.ts";

@@ -1,6 +1,6 @@
 import { parentOf } from "@lockstep/core";
 import type { Disk } from "@lockstep/platform";
-import { LockstepError } from "@lockstep/protocol";
+import { LockstepError } from "@lockstep/protocol/wire";
 import { installationError } from "./failure.ts";
 
 /**

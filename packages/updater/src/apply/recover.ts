@@ -8,11 +8,12 @@ import {
   parseCommitHead,
   STAGING_NAMES,
   stagingDirectory,
+  turnSteps,
 } from "@lockstep/core";
-import { LockstepError } from "@lockstep/protocol";
+import { LockstepError } from "@lockstep/protocol/wire";
 import { Carrier } from "./carry-out.ts";
 import { goBack, goFinish, goForward, stageIndex } from "./directions.ts";
-import { attempt } from "./failure.ts";
+import { attemptLong } from "./failure.ts";
 import { clearAway } from "./staging.ts";
 import type { ApplyContext, Interrupted, RecoverHooks, RecoverResult } from "./types.ts";
 
@@ -27,9 +28,13 @@ const utf8 = new TextDecoder();
  * carried out any more. Throws INSTALLATION_DAMAGED, with nothing touched, when the record cannot be trusted, and
  * INSTALLATION_* when even the way back fails; then it can be called again.
  */
-export async function recover(ctx: ApplyContext, hooks: RecoverHooks = {}): Promise<RecoverResult> {
+export function recover(ctx: ApplyContext, hooks: RecoverHooks = {}): Promise<RecoverResult> {
+  return attemptLong("recover", ctx.root, () => recoverFound(ctx, hooks));
+}
+
+async function recoverFound(ctx: ApplyContext, hooks: RecoverHooks): Promise<RecoverResult> {
   const absolute = `${ctx.root}/${APPLY_LAYOUT.head}`;
-  if (attempt("look at", absolute, () => ctx.disk.lstat(absolute)) === null) return { kind: "nothing" };
+  if (ctx.disk.lstat(absolute) === null) return { kind: "nothing" };
   const carrier = new Carrier(ctx);
   const head = readHead(ctx, carrier);
   const decision = decideRecovery({
@@ -54,6 +59,8 @@ export async function recover(ctx: ApplyContext, hooks: RecoverHooks = {}): Prom
     };
   }
   if (decision.direction === "forward") {
+    // A head that can be seen need not be durable: an updater may have been killed between its rename and the sync.
+    await carrier.carryOut(turnSteps(body.id, "forward"));
     const outcome = await goForward(ctx, carrier, body, hooks);
     if (outcome.kind === "refused")
       return { ...(await goBack(ctx, carrier, body, outcome.refusal)), ...interrupted };
@@ -68,7 +75,7 @@ function readHead(ctx: ApplyContext, carrier: Carrier): CommitHead {
   const stat = ctx.disk.lstat(path);
   if (stat?.kind !== "file" || stat.size > HEAD_BYTES_MAX)
     throw damaged(ctx, "its commit record is not a file of ours");
-  const head = parseCommitHead(utf8.decode(attempt("read", path, () => ctx.disk.readFile(path))));
+  const head = parseCommitHead(utf8.decode(ctx.disk.readFile(path)));
   if (head === null) throw damaged(ctx, "its commit record is torn or was changed");
   return head;
 }
@@ -76,7 +83,7 @@ function readHead(ctx: ApplyContext, carrier: Carrier): CommitHead {
 function readBody(ctx: ApplyContext, carrier: Carrier, place: string): FoundBody | null {
   const path = carrier.places.at(place);
   if (ctx.disk.lstat(path)?.kind !== "file") return null;
-  const bytes = attempt("read", path, () => ctx.disk.readFile(path));
+  const bytes = ctx.disk.readFile(path);
   return { text: utf8.decode(bytes), sha256: createHash("sha256").update(bytes).digest("hex") };
 }
 

@@ -6,7 +6,7 @@ import {
   parseCommitHead,
   STAGING_NAMES,
 } from "@lockstep/core";
-import { LockstepError } from "@lockstep/protocol";
+import { LockstepError } from "@lockstep/protocol/wire";
 import { commitStaged } from "./commit.ts";
 import { attempt, installationError } from "./failure.ts";
 import { Places } from "./places.ts";
@@ -36,8 +36,10 @@ const utf8 = new TextDecoder();
  */
 export async function rollbackPrevious(ctx: ApplyContext, request: RollbackRequest): Promise<RollbackResult> {
   const places = new Places(ctx.disk, ctx.root);
-  const body = readPrevious(ctx, places);
-  const state = readFormerState(ctx, places);
+  const { body, state } = attempt("read what is kept in", ctx.root, () => ({
+    body: readPrevious(ctx, places),
+    state: readFormerState(ctx, places),
+  }));
   const { from, to } = body;
   const installed = readRevisionFile(ctx);
   if (installed === null || installed.revision !== to || installed.startedAt !== body.startedAt)
@@ -82,9 +84,7 @@ export function previousRevision(ctx: ApplyContext): number | null {
 function readPrevious(ctx: ApplyContext, places: Places): CommitBody {
   const read = (name: string): Uint8Array | null => {
     const path = places.at(`${APPLY_LAYOUT.previous}/${name}`);
-    return ctx.disk.lstat(path)?.kind === "file"
-      ? attempt("read", path, () => ctx.disk.readFile(path))
-      : null;
+    return ctx.disk.lstat(path)?.kind === "file" ? ctx.disk.readFile(path) : null;
   };
   const headBytes = read(STAGING_NAMES.retiredHead);
   const bytes = read(STAGING_NAMES.body);
@@ -99,7 +99,7 @@ function readPrevious(ctx: ApplyContext, places: Places): CommitBody {
 
 function readFormerState(ctx: ApplyContext, places: Places): Uint8Array | null {
   const path = places.at(`${APPLY_LAYOUT.previous}/${STAGING_NAMES.formerState}`);
-  return ctx.disk.lstat(path)?.kind === "file" ? attempt("read", path, () => ctx.disk.readFile(path)) : null;
+  return ctx.disk.lstat(path)?.kind === "file" ? ctx.disk.readFile(path) : null;
 }
 
 /** The former files as new ones, under second names: previous/ stays whole until the rollback holds. */

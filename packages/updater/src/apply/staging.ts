@@ -1,7 +1,7 @@
 import { APPLY_LAYOUT, isCommitId, STAGING_NAMES, stagingDirectory } from "@lockstep/core";
 import { systemErrorCode } from "@lockstep/platform";
-import { LockstepError } from "@lockstep/protocol";
-import { attempt, installationError } from "./failure.ts";
+import { LockstepError } from "@lockstep/protocol/wire";
+import { attemptLong, installationError } from "./failure.ts";
 import { Places } from "./places.ts";
 import type { ApplyContext, Staging } from "./types.ts";
 
@@ -12,7 +12,11 @@ export const PRIVATE_MODE = 0o700;
  * Opens a private directory for one update and clears the leftovers of those that never reached their record. The
  * caller holds update.lock and has called `recover`. Throws INSTALLATION_*; nothing of the product was touched then.
  */
-export async function beginStaging(ctx: ApplyContext): Promise<Staging> {
+export function beginStaging(ctx: ApplyContext): Promise<Staging> {
+  return attemptLong("prepare an update in", ctx.root, () => openStaging(ctx));
+}
+
+async function openStaging(ctx: ApplyContext): Promise<Staging> {
   const { disk } = ctx;
   const places = new Places(disk, ctx.root);
   if (disk.lstat(places.at(APPLY_LAYOUT.head)) !== null)
@@ -21,16 +25,17 @@ export async function beginStaging(ctx: ApplyContext): Promise<Staging> {
     });
   for (const path of [APPLY_LAYOUT.private, APPLY_LAYOUT.stagings]) {
     const absolute = places.at(path);
-    attempt("make", absolute, () => {
-      if (disk.lstat(absolute) === null) disk.makeDirectory(absolute, PRIVATE_MODE);
-    });
+    if (disk.lstat(absolute) === null) disk.makeDirectory(absolute, PRIVATE_MODE);
   }
   await discardStaging(ctx);
   const id = makeStagingDirectory(ctx, places);
   const directory = places.at(stagingDirectory(id));
-  for (const name of [STAGING_NAMES.new, STAGING_NAMES.old]) {
-    const absolute = `${directory}/${name}`;
-    attempt("make", absolute, () => disk.makeDirectory(absolute, PRIVATE_MODE));
+  try {
+    for (const name of [STAGING_NAMES.new, STAGING_NAMES.old])
+      disk.makeDirectory(`${directory}/${name}`, PRIVATE_MODE);
+  } catch (error) {
+    clearAway(ctx, directory);
+    throw error;
   }
   return { id, directory, pathFor: (n) => `${directory}/${STAGING_NAMES.new}/${n}` };
 }
@@ -45,10 +50,7 @@ function makeStagingDirectory(ctx: ApplyContext, places: Places): string {
       return id;
     } catch (error) {
       // A leftover that could not be cleared keeps its name.
-      if (systemErrorCode(error) !== "EEXIST" || tried > 99)
-        attempt("make", absolute, () => {
-          throw error;
-        });
+      if (systemErrorCode(error) !== "EEXIST" || tried > 99) throw installationError(error, "make", absolute);
     }
   }
 }
@@ -57,20 +59,20 @@ function makeStagingDirectory(ctx: ApplyContext, places: Places): string {
  * Removes what interrupted updates left in staging, and gives its space back. Does nothing while a record is in force:
  * then it is no leftover. What cannot be removed stays for the next time and is logged.
  */
-export async function discardStaging(ctx: ApplyContext): Promise<void> {
+export function discardStaging(ctx: ApplyContext): Promise<void> {
+  return attemptLong("clear leftovers in", ctx.root, () => clearStagings(ctx));
+}
+
+async function clearStagings(ctx: ApplyContext): Promise<void> {
   const { disk } = ctx;
   const places = new Places(disk, ctx.root);
   const stagings = places.at(APPLY_LAYOUT.stagings);
   if (disk.lstat(places.at(APPLY_LAYOUT.head)) !== null || disk.lstat(stagings)?.kind !== "directory") return;
-  const leftovers = attempt("list", stagings, () => disk.readDirectory(stagings));
+  const leftovers = disk.readDirectory(stagings);
   if (leftovers.length === 0) return;
-  try {
-    // That no record is seen does not make its removal last: an updater may have been killed right after it, and a
-    // record that came back without its staging directory could not be carried out.
-    await disk.syncDirectories([places.at(APPLY_LAYOUT.private)]);
-  } catch (error) {
-    throw installationError(error, "make durable", stagings);
-  }
+  // That no record is seen does not make its removal last: an updater may have been killed right after it, and a record
+  // that came back without its staging directory could not be carried out.
+  await disk.syncDirectories([places.at(APPLY_LAYOUT.private)]);
   for (const name of leftovers) clearAway(ctx, `${stagings}/${name}`);
 }
 

@@ -1,6 +1,6 @@
 import { parentOf, parentsOf, type Standing, type Survey } from "@lockstep/core";
 import type { FileStat } from "@lockstep/platform";
-import { LockstepError } from "@lockstep/protocol";
+import { LockstepError } from "@lockstep/protocol/wire";
 import { attempt } from "./failure.ts";
 import type { ApplyContext, Operation } from "./types.ts";
 

@@ -1,5 +1,5 @@
 import type { Clock, Disk, FileStat, Logger } from "@lockstep/platform";
-import type { LockstepError } from "@lockstep/protocol";
+import type { LockstepError } from "@lockstep/protocol/wire";
 
 /** Everything outside that applying needs. `root` is the installation directory, absolute, without a slash at its end. */
 export interface ApplyContext {
