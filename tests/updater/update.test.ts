@@ -231,14 +231,16 @@ test("edited files are replaced with a copy kept, or stay, as the policy says", 
     const result = await update(join(root, edits), options());
     assert.ok(result.kind === "updated");
     const kept = result.kept.map(({ path, reason }) => `${path} ${reason}`);
-    assert.deepEqual(kept, edits === "replace" ? ["gone dropped"] : ["config edited", "gone dropped"]);
-    assert.deepEqual(treeOf(join(root, edits)), {
-      config: edits === "replace" ? "v2" : "edited!",
-      gone: "edited too",
-      other: "o2",
-    });
+    assert.deepEqual(kept, edits === "replace" ? [] : ["config edited", "gone dropped"]);
+    assert.deepEqual(
+      treeOf(join(root, edits)),
+      edits === "replace"
+        ? { config: "v2", other: "o2" }
+        : { config: "edited!", gone: "edited too", other: "o2" },
+    );
   }
   assert.equal(readFileSync(join(root, "replace/.lockstep/backup/1/config"), "utf8"), "edited!");
+  assert.equal(readFileSync(join(root, "replace/.lockstep/backup/1/gone"), "utf8"), "edited too");
   const problems = [...hub.reports.values()].map((report) => [report.directory, report.problem] as const);
   const problemOf = (name: string) => problems.find(([directory]) => directory.endsWith(`/${name}`))?.[1];
   assert.match(problemOf("keep-and-report") ?? "", /config/);

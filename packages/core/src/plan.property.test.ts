@@ -102,9 +102,9 @@ function naive(
     const isRecorded = here !== undefined && record !== undefined && digest(here.text) === record.sha256;
     const isWanted = here !== undefined && want !== undefined && digest(here.text) === want.sha256;
     if (want === undefined) {
-      if (isRecorded) {
+      if (here !== undefined && (isRecorded || edits === "replace")) {
         tree.delete(path);
-        if (record.backup) backups.add(path);
+        if (!isRecorded || record?.backup === true) backups.add(path);
       }
       continue;
     }

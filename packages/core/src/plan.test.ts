@@ -93,10 +93,13 @@ test("an edited file that is replaced leaves a copy; so does one that is marked 
   assert.equal(backup(only(file("x", A, { backup: true }), null, local(A))), true);
 });
 
-test("a dropped file goes only if it is still as we left it", () => {
+test("a dropped file goes; an edited one only where the repository wins, and a copy stays", () => {
   assert.equal(facts(only(file("x", A), null, local(A))), "remove dropped");
   assert.equal(facts(only(file("x", A), null, { kind: "recorded" })), "remove dropped");
-  assert.equal(facts(only(file("x", A), null, local(B))), "keep dropped");
+  assert.equal(facts(only(file("x", A), null, local(B))), "remove dropped");
+  const removal = only(file("x", A), null, local(B));
+  assert.equal(removal?.kind === "remove" && removal.backup, true);
+  assert.equal(facts(only(file("x", A), null, local(B), "keep")), "keep dropped");
   assert.equal(facts(only(file("x", A), null, { kind: "link" })), "keep dropped");
   assert.equal(facts(only(file("x", A), null, { kind: "missing" })), "nothing");
 });
@@ -137,7 +140,7 @@ test("a folder gives way to a file when all it holds goes too", () => {
 
 test("an edited file that stays does not let a folder take its place", () => {
   const rows = planRows([file("x", A)], [file("x/a", B)]);
-  const options = { edits: "replace", modes: true } as const;
+  const options = { edits: "keep", modes: true } as const;
   assert.deepEqual(makePlan(rows, [{ kind: "recorded" }, { kind: "missing" }], options).faults, []);
   assert.equal(makePlan(rows, [local(C), { kind: "missing" }], options).faults[0]?.path, "x/a");
 });

@@ -168,19 +168,15 @@ type Undecided = PlanOperation | "equal" | "forget" | PlanFault;
 
 const FROM_HUB: ContentSource = { kind: "hub" };
 
-function decideDropped(row: PlanRow, local: LocalFile): Undecided {
+function decideDropped(row: PlanRow, local: LocalFile, options: PlanOptions): Undecided {
   if (local.kind === "missing") return "forget";
   const found = foundFile(local, row);
-  // Only what is still as we left it goes: an edited file has become its editor's.
-  if (found !== null && hasContent(local, row, row.recorded))
-    return {
-      kind: "remove",
-      path: row.path,
-      reason: "dropped",
-      found,
-      backup: row.recorded?.backup === true,
-    };
-  return { kind: "keep", path: row.path, entry: null, reason: "dropped", found };
+  const edited = !hasContent(local, row, row.recorded);
+  // What is no file any more is no longer ours; an edited file goes only where the repository wins, and leaves a copy.
+  if (found === null || (edited && keepsEdits(options.edits)))
+    return { kind: "keep", path: row.path, entry: null, reason: "dropped", found };
+  const backup = edited || row.recorded?.backup === true;
+  return { kind: "remove", path: row.path, reason: "dropped", found, backup };
 }
 
 function decideWanted(row: PlanRow, entry: FileEntry, local: LocalFile, options: PlanOptions): Undecided {
@@ -242,7 +238,7 @@ export function makePlan(rows: readonly PlanRow[], locals: readonly LocalFile[],
     const local = locals[index];
     if (local === undefined) throw new RangeError(`no observation of ${row.path}`);
     const decision =
-      row.target === null ? decideDropped(row, local) : decideWanted(row, row.target, local, options);
+      row.target === null ? decideDropped(row, local, options) : decideWanted(row, row.target, local, options);
     if (decision === "forget") continue;
     if (decision === "equal") {
       equal++;
