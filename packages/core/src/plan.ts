@@ -238,7 +238,9 @@ export function makePlan(rows: readonly PlanRow[], locals: readonly LocalFile[],
     const local = locals[index];
     if (local === undefined) throw new RangeError(`no observation of ${row.path}`);
     const decision =
-      row.target === null ? decideDropped(row, local, options) : decideWanted(row, row.target, local, options);
+      row.target === null
+        ? decideDropped(row, local, options)
+        : decideWanted(row, row.target, local, options);
     if (decision === "forget") continue;
     if (decision === "equal") {
       equal++;
