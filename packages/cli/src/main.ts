@@ -24,6 +24,11 @@ async function run(argv: readonly string[]): Promise<number> {
     await import("./load/worker-thread.ts");
     return 0;
   }
+  if (argv[0] === "check") {
+    const { parseCheck, runCheck } = await import("./commands/check.ts");
+    const request = parseCheck(argv.slice(1));
+    if (request !== null) return await runCheck(request);
+  }
   const { runProgram } = await import("./program.ts");
   return await runProgram(argv);
 }

@@ -50,6 +50,41 @@ const COMMANDS: readonly CommandEntry[] = [
     summary: "the installations that the hub knows",
     load: () => import("./commands/fleet.ts"),
   },
+  {
+    name: "install",
+    summary: "build an installation from the hub",
+    load: () => import("./commands/install.ts"),
+  },
+  {
+    name: "check",
+    summary: "whether an installation is in step (exit 0) or behind (exit 10)",
+    load: () => import("./commands/check.ts"),
+  },
+  { name: "plan", summary: "what an update would change, and why", load: () => import("./commands/plan.ts") },
+  { name: "update", summary: "bring an installation in step", load: () => import("./commands/update.ts") },
+  {
+    name: "verify",
+    summary: "find local damage, and mend it with --repair",
+    load: () => import("./commands/verify.ts"),
+  },
+  { name: "repair", summary: "mend local damage", load: () => import("./commands/repair.ts") },
+  {
+    name: "rollback",
+    summary: "return to the state before the last update",
+    load: () => import("./commands/rollback.ts"),
+  },
+  { name: "log", summary: "what was done to an installation", load: () => import("./commands/log.ts") },
+  {
+    name: "configure",
+    summary: "settings of one installation",
+    load: () => import("./commands/configure.ts"),
+  },
+  {
+    name: "launch",
+    summary: "check, update, then start a program",
+    load: () => import("./commands/launch.ts"),
+  },
+  { name: "agent", summary: "keep installations in step", load: () => import("./commands/agent.ts") },
 ];
 
 /**

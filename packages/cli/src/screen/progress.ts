@@ -1,5 +1,5 @@
 import type { Clock, Terminal } from "@lockstep/platform";
-import { formatBytes, formatCount, formatDuration } from "./format.ts";
+import { counted, formatBytes, formatCount, formatDuration } from "./format.ts";
 
 /** What is known of something that takes time: bytes, and files where that says more. */
 export interface ProgressState {
@@ -71,7 +71,7 @@ export class Progress {
     const { bytes, files } = this.#state;
     const rate = ms > 0 ? ` (${formatBytes((bytes * 1000) / ms)}/s)` : "";
     const what =
-      files === undefined ? formatBytes(bytes) : `${formatCount(files)} files, ${formatBytes(bytes)}`;
+      files === undefined ? formatBytes(bytes) : `${counted(files, "file")}, ${formatBytes(bytes)}`;
     this.#write(`${said ?? `${this.#title}  ${what} in ${formatDuration(ms)}${rate}`}\n`);
   }
 

@@ -1,0 +1,45 @@
+import type { EditsPolicy } from "@lockstep/core";
+import type { Command } from "commander";
+import { givenHubUrl } from "../connect.ts";
+import { addChangeArguments, addEditsOption, type ChangeArguments, readSwitch } from "../installation.ts";
+import { collectList, usage } from "../options.ts";
+import { tellRun } from "../screen/run-text.ts";
+import { RunView } from "../screen/run-view.ts";
+
+interface InstallArguments extends ChangeArguments {
+  readonly role?: readonly string[];
+  readonly package?: readonly string[];
+  readonly edits?: EditsPolicy;
+  readonly autoUpdate?: boolean;
+}
+
+/** `lockstep install`: builds an installation from the hub alone. */
+export function define(command: Command): void {
+  addEditsOption(addChangeArguments(command))
+    .option(
+      "--role <role>",
+      "a machine role by its full path; repeatable or a comma list; parents come along",
+      collectList,
+    )
+    .option("--package <package>", "an installation package; what it needs comes along", collectList)
+    .option("--auto-update <switch>", "on or off: whether it follows by itself", readSwitch("--auto-update"))
+    .action(async (directory: string, options: InstallArguments) => {
+      if (givenHubUrl(options) === null)
+        throw usage(
+          "no hub was named",
+          undefined,
+          undefined,
+          "Give --hub http://HOST:PORT, or set LOCKSTEP_HUB.",
+        );
+      const { install } = await import("@lockstep/updater");
+      using view = new RunView(options);
+      const result = await install(directory, {
+        ...view.session(options),
+        roles: options.role ?? [],
+        packages: options.package ?? [],
+        edits: options.edits,
+        autoUpdate: options.autoUpdate,
+      });
+      tellRun(view.output, directory, result);
+    });
+}

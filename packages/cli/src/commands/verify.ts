@@ -1,0 +1,60 @@
+import { printable } from "@lockstep/platform";
+import { LockstepError } from "@lockstep/protocol/wire";
+import type { Command } from "commander";
+import { addChangeArguments, addEditsOption, type ChangeArguments } from "../installation.ts";
+import { counted, formatBytes } from "../screen/format.ts";
+import { tellSums } from "../screen/run-text.ts";
+import { RunView } from "../screen/run-view.ts";
+
+interface VerifyArguments extends ChangeArguments {
+  readonly repair?: boolean;
+  readonly quick?: boolean;
+}
+
+/** `lockstep verify`: finds local damage; with --repair it mends it as well. */
+export function define(command: Command): void {
+  addEditsOption(addChangeArguments(command))
+    .option("--repair", "mend what is found")
+    .option("--quick", "read only files that look touched")
+    .action(runVerify);
+}
+
+async function runVerify(directory: string, options: VerifyArguments): Promise<void> {
+  const { repair, verify } = await import("@lockstep/updater");
+  using view = new RunView(options);
+  const { output } = view;
+  const found = await verify(directory, { ...view.session(options), quick: options.quick === true });
+  const { damages } = found;
+  for (const damage of damages)
+    output.line(
+      `${printable(damage.path)}: ${damage.problem} (expected ${printable(damage.expected)}, found ${printable(damage.found)})`,
+    );
+  const repaired =
+    damages.length > 0 && options.repair === true
+      ? await repair(directory, { ...view.session(options), edits: options.edits })
+      : null;
+  output.document({ directory, ...found, repaired: repaired?.sums ?? null });
+  if (repaired !== null) tellSums(output, repaired.run);
+  const what = `${counted(found.files, "file")}, ${formatBytes(found.bytes)}`;
+  output.line(
+    damages.length === 0
+      ? `sound: ${what}, software revision ${found.revision ?? "unknown"}`
+      : `${counted(damages.length, "file")} of ${what} ${damages.length === 1 ? "is" : "are"} not as installed${repaired === null ? "" : "; mended"}`,
+  );
+  if (damages.length > 0 && repaired === null) await tellDamage(directory, damages.length);
+}
+
+/** A script must be able to tell damage from soundness; the document has been written already. */
+async function tellDamage(directory: string, count: number): Promise<never> {
+  const { Finished, reportFailure } = await import("../failure.ts");
+  const failure = new LockstepError(
+    "INSTALLATION_DAMAGED",
+    `${counted(count, "file")} of ${directory} ${count === 1 ? "is" : "are"} not as installed`,
+    {
+      expected: "every file as it was installed",
+      found: count,
+      hint: `lockstep verify ${directory} --repair mends it.`,
+    },
+  );
+  throw new Finished(reportFailure(failure, { json: false, stdout: process.stdout }));
+}
