@@ -317,6 +317,21 @@ function suite(server: TestServer): void {
     assert.equal(rowCount, 0);
   });
 
+  test("a hub whose database was changed by a newer one processes nothing any more", async (t) => {
+    const database = await server.database(t);
+    await createCounter(database.pool);
+    const queue = await startQueue(database, [procedure("T", count)]);
+    await ask(database, "T", ["old"]);
+    await until(() => isIdle(database.pool));
+    await database.pool.query(
+      "insert into schema_migration (number, name, sha256) values (1000, 'future', 'x')",
+    );
+    await ask(database, "T", ["new"]);
+    queue.wake();
+    await queue.stop();
+    assert.deepEqual(await counts(database.pool), new Map([["old", 1]]));
+  });
+
   test("a broken database connection costs nothing but a repetition", async (t) => {
     const database = await server.database(t);
     await createCounter(database.pool);

@@ -152,6 +152,7 @@ test("a task is not claimed while a transaction that asked for it has not commit
         claim: crypto.randomUUID(),
         hubId: "h",
         slot: 1,
+        schema: 99,
         capable: new Set([REVISION]),
         blockingAttempts: 3,
         bulkRowsMax: 10,

@@ -31,6 +31,8 @@ export interface ClaimResult {
   readonly claim: Claim | null;
   /** How long until a task that is put off may come back, by the database's clock; null: none. */
   readonly nextDueMs: number | null;
+  /** Set when a newer hub has changed the database meanwhile: nothing is claimed any more. */
+  readonly newerSchema?: number;
 }
 
 export interface ClaimRequest extends Omit<ClaimOptions, "slots" | "unavailable"> {
@@ -38,6 +40,8 @@ export interface ClaimRequest extends Omit<ClaimOptions, "slots" | "unavailable"
   readonly claim: string;
   readonly hubId: string;
   readonly slot: number;
+  /** The schema that this hub knows: with a newer one it must not touch anything any more. */
+  readonly schema: number;
 }
 
 /** Rows of one task that the decision looks at; the first of them by the order that it asks for. */
@@ -50,7 +54,7 @@ const DECISION_IDLE_MS_MAX = 5_000;
 export async function readQueue(
   client: pg.PoolClient,
   bulkRowsMax: number,
-): Promise<{ readonly state: QueueState; readonly now: number }> {
+): Promise<{ readonly state: QueueState; readonly now: number; readonly schema: number }> {
   const definitions = await client.query<TaskDefinition>(
     `select task, bulk, max_instance as "maxInstance",
        array(select p.predecessor from dbqueue_predecessor p where p.task = d.task order by 1) as predecessors
@@ -73,9 +77,10 @@ export async function readQueue(
   const processing = await client.query<ProcessingTask>(
     `select task, object, sub_object as "subObject", claim from dbqueue_current`,
   );
-  const { rows } = await client.query<{ stopped: boolean; now: number }>(
+  const { rows } = await client.query<{ stopped: boolean; now: number; schema: number }>(
     `select coalesce((select value = 'true'::jsonb from setting where name = 'DBQueue/Stopped'), false) as stopped,
-       (extract(epoch from now()) * 1000)::float8 as now`,
+       (extract(epoch from now()) * 1000)::float8 as now,
+       (select max(number) from schema_migration) as schema`,
   );
   return {
     state: {
@@ -85,6 +90,7 @@ export async function readQueue(
       stopped: rows[0]?.stopped === true,
     },
     now: rows[0]?.now ?? 0,
+    schema: rows[0]?.schema ?? 0,
   };
 }
 
@@ -112,7 +118,8 @@ export async function claimNext(client: pg.PoolClient, request: ClaimRequest): P
 }
 
 async function decideAndTake(client: pg.PoolClient, request: ClaimRequest): Promise<ClaimResult> {
-  const { state, now } = await readQueue(client, request.bulkRowsMax);
+  const { state, now, schema } = await readQueue(client, request.bulkRowsMax);
+  if (schema > request.schema) return { claim: null, nextDueMs: null, newerSchema: schema };
   const unavailable = new Set<number>();
   for (;;) {
     const { claims, nextDueAt } = decideClaims(state, now, { ...request, slots: 1, unavailable });

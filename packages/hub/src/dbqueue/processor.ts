@@ -8,7 +8,8 @@ import { type DbQueue, LockstepError } from "@lockstep/protocol";
 import type pg from "pg";
 import { toDatabaseError, withTransaction } from "../db/connect.ts";
 import { type Listener, listen } from "../db/listen.ts";
-import { type ClaimResult, claimNext, putBack } from "./claim.ts";
+import { readMigrations } from "../db/migrate.ts";
+import { type ClaimResult, claimNext, type PutBack, putBack } from "./claim.ts";
 import { type DbQueueTuning, DEFAULT_TUNING } from "./options.ts";
 import type { Procedure } from "./procedure.ts";
 import { runClaim } from "./run.ts";
@@ -50,6 +51,14 @@ interface Running {
   readonly ended: Promise<void>;
 }
 
+const HUB_STOPS: PutBack = {
+  event: "given-back",
+  reason: "the hub stops",
+  notBeforeMs: null,
+  idleFromMs: null,
+  countsAsAttempt: false,
+};
+
 /** How long `stop` waits for aborted runs to notice. */
 const ABORT_MS_MAX = 5_000;
 
@@ -72,6 +81,7 @@ class Processor implements DbQueueProcessor {
   readonly #aborted = new AbortController();
   /** Nothing runs any more, so nobody needs to know that this hub is alive. */
   readonly #finished = new AbortController();
+  #schema = 0;
   #listener: Listener | null = null;
   #loops: Promise<void>[] = [];
   #awake = new AbortController();
@@ -89,6 +99,7 @@ class Processor implements DbQueueProcessor {
   async start(): Promise<void> {
     const { pool, hubId } = this.#options;
     try {
+      this.#schema = (await readMigrations()).length;
       await registerProcedures(pool, this.#options.procedures);
       await heartbeat(pool, hubId);
     } catch (error) {
@@ -190,10 +201,23 @@ class Processor implements DbQueueProcessor {
         claim: this.#random.uuid(),
         hubId: this.#options.hubId,
         slot,
+        schema: this.#schema,
         capable: new Set(this.#procedures.keys()),
         blockingAttempts: this.#tuning.blockingAttempts,
         bulkRowsMax: this.#tuning.bulkRowsMax,
       });
+      if (result.newerSchema !== undefined) {
+        this.#log.error("a newer hub has changed the database; this one processes nothing any more", {
+          expected: this.#schema,
+          found: result.newerSchema,
+        });
+      }
+      // Asked to stop while claiming: as if it had not been claimed.
+      if (result.claim !== null && this.#stopping.signal.aborted) {
+        await putBack(client, result.claim.claim, HUB_STOPS);
+        client.release();
+        return { ...result, claim: null };
+      }
       if (result.claim === null) client.release();
       else this.#begin(slot, client, result.claim);
       return result;
@@ -240,13 +264,7 @@ class Processor implements DbQueueProcessor {
     for (const { claim, pid } of late) {
       try {
         if (pid !== null) await this.#options.pool.query("select pg_terminate_backend($1)", [pid]);
-        await putBack(this.#options.pool, claim, {
-          event: "given-back",
-          reason: "the hub stops",
-          notBeforeMs: null,
-          idleFromMs: null,
-          countsAsAttempt: false,
-        });
+        await putBack(this.#options.pool, claim, HUB_STOPS);
       } catch (error) {
         this.#log.warn("a task could not be given back; the watchdog will", { claim, error });
       }

@@ -18,7 +18,7 @@ const MEANINGS: readonly { readonly pattern: RegExp; readonly code: ErrorCode; r
   },
   {
     pattern:
-      /Permission denied|Operation not permitted|has wrong ownership|Read-only file system|EACCES|EPERM|EROFS/,
+      /Permission denied|Operation not permitted|has wrong ownership|Read-only file system|unable to open database file|readonly database|EACCES|EPERM|EROFS/,
     code: "DATABASE_NOT_PERMITTED",
     hint: "give the user of the hub write permission on the data directory",
   },

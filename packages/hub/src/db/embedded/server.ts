@@ -23,14 +23,19 @@ export interface ServerProcess {
   requestStop(): void;
 }
 
+/**
+ * It ignores what a service manager sends to the whole group: PostgreSQL gets that as well, and the hub decides. (What a
+ * shell ignores its children ignore, but PostgreSQL sets its own handlers.)
+ */
 const WATCHDOG = `
+trap "" HUP INT TERM
 "$@" 3<&- &
 server=$!
 { read -r _ <&3; kill -INT "$server"; } &
 watch=$!
 wait "$server"
 status=$?
-kill "$watch" 2>/dev/null
+kill -KILL "$watch" 2>/dev/null
 wait "$watch" 2>/dev/null
 exit "$status"
 `;
