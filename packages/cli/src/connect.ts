@@ -1,25 +1,17 @@
 import { HubClient, resolveToken } from "@lockstep/client";
-import { LockstepError } from "@lockstep/protocol/wire";
-
-/** How a command reaches the hub, as options of its command line. */
-export interface HubArguments {
-  readonly hub?: string;
-  readonly tokenFile?: string;
-  readonly caFile?: string;
-}
-
-/** The address that was given: `--hub`, else LOCKSTEP_HUB, else null. */
-export function givenHubUrl(given: HubArguments): string | null {
-  return given.hub ?? (process.env.LOCKSTEP_HUB || null);
-}
+import { givenHubUrl, type HubArguments } from "./hub-address.ts";
+import { usage } from "./options.ts";
 
 /** Makes the client of a command that needs a hub. Throws USAGE when nobody said which. */
-export async function connectHub(given: HubArguments): Promise<HubClient> {
+async function connectHub(given: HubArguments): Promise<HubClient> {
   const url = givenHubUrl(given);
   if (url === null)
-    throw new LockstepError("USAGE", "no hub was named", {
-      hint: "Give --hub http://HOST:PORT, or set LOCKSTEP_HUB.",
-    });
+    throw usage(
+      "no hub was named",
+      undefined,
+      undefined,
+      "Give --hub http://HOST:PORT, or set LOCKSTEP_HUB.",
+    );
   return new HubClient({
     url,
     token: await resolveToken({ tokenFile: given.tokenFile ?? null, environment: process.env }),

@@ -1,7 +1,7 @@
 import { EDITS_POLICIES, type EditsPolicy, parseEditsPolicy } from "@lockstep/core";
 import type { HubAccess } from "@lockstep/updater";
 import type { Command } from "commander";
-import { givenHubUrl, type HubArguments } from "./connect.ts";
+import { givenHubUrl, type HubArguments } from "./hub-address.ts";
 import { addHubOptions, addJsonOption, usage, wholeNumber } from "./options.ts";
 
 /** What the commands that work on an installation have in common. */

@@ -3,9 +3,8 @@
  *
  * Machines start it often: `check` runs at every program start of every workstation. So nothing is imported before it
  * is known to be needed: `check` is recognised by hand and does not even load the argument parser, every other command
- * loads its own file and no other one's.
+ * loads its own file and no other one's, and errors are put into words only where there is one.
  */
-import { reportFailure } from "./failure.ts";
 
 /** Our program runs again in each thread of the loader, with this as its only argument. */
 const WORKER_ARGUMENT = "--lockstep-load-worker";
@@ -16,6 +15,7 @@ process.stderr.on("error", endQuietly);
 try {
   process.exitCode = await run(process.argv.slice(2));
 } catch (error) {
+  const { reportFailure } = await import("./failure.ts");
   process.exitCode = reportFailure(error, { json: process.argv.includes("--json"), stdout: process.stdout });
 }
 

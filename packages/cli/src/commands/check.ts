@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { givenHubUrl, type HubArguments } from "../connect.ts";
+import { givenHubUrl, type HubArguments } from "../hub-address.ts";
 
 /** `lockstep check DIR`, taken from the command line. */
 export interface CheckRequest extends HubArguments {

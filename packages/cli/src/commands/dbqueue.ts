@@ -1,7 +1,8 @@
 import { printable } from "@lockstep/platform";
 import type { DbQueue } from "@lockstep/protocol/wire";
 import type { Command } from "commander";
-import { type HubArguments, withHub } from "../connect.ts";
+import { withHub } from "../connect.ts";
+import type { HubArguments } from "../hub-address.ts";
 import { addHubOptions, addJsonOption } from "../options.ts";
 import { formatTime } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";

@@ -2,7 +2,8 @@ import { type DeployTarget, formatTarget, isGlobFault, parseAssignRule, parseTar
 import { listenForInterruption, printable } from "@lockstep/platform";
 import { type AssignRequest, type FileRow, LockstepError } from "@lockstep/protocol/wire";
 import type { Command } from "commander";
-import { type HubArguments, withHub } from "../connect.ts";
+import { withHub } from "../connect.ts";
+import type { HubArguments } from "../hub-address.ts";
 import { addHubOptions, addJsonOption, collectList, usage } from "../options.ts";
 import { counted, formatBytes, formatMode, formatTime } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
-import { type HubArguments, withHub } from "../connect.ts";
+import { withHub } from "../connect.ts";
+import type { HubArguments } from "../hub-address.ts";
 import { addHubOptions, addJsonOption } from "../options.ts";
 import { formatBytes, formatTime } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";

@@ -1,6 +1,6 @@
 import type { EditsPolicy } from "@lockstep/core";
 import type { Command } from "commander";
-import { givenHubUrl } from "../connect.ts";
+import { givenHubUrl } from "../hub-address.ts";
 import { addChangeArguments, addEditsOption, type ChangeArguments, readSwitch } from "../installation.ts";
 import { collectList, usage } from "../options.ts";
 import { tellRun } from "../screen/run-text.ts";

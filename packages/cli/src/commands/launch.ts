@@ -1,7 +1,7 @@
 import { printable, signalExitStatus } from "@lockstep/platform";
 import type { Command } from "commander";
-import { givenHubUrl, type HubArguments } from "../connect.ts";
 import { Finished } from "../failure.ts";
+import { givenHubUrl, type HubArguments } from "../hub-address.ts";
 import { addHubOptions, usage } from "../options.ts";
 import { askYesNo, canAsk } from "../screen/question.ts";
 

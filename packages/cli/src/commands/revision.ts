@@ -1,7 +1,8 @@
 import { listenForInterruption, printable } from "@lockstep/platform";
 import { LockstepError, type RevisionDiff } from "@lockstep/protocol/wire";
 import type { Command } from "commander";
-import { type HubArguments, withHub } from "../connect.ts";
+import { withHub } from "../connect.ts";
+import type { HubArguments } from "../hub-address.ts";
 import { addHubOptions, addJsonOption, usage, wholeNumber } from "../options.ts";
 import { counted, formatBytes, formatTime } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";

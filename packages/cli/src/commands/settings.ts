@@ -1,6 +1,7 @@
 import type { Settings } from "@lockstep/protocol/wire";
 import type { Command } from "commander";
-import { type HubArguments, withHub } from "../connect.ts";
+import { withHub } from "../connect.ts";
+import type { HubArguments } from "../hub-address.ts";
 import { addHubOptions, addJsonOption, usage } from "../options.ts";
 import { Output } from "../screen/output.ts";
 import { printTable } from "../screen/table.ts";

@@ -8,7 +8,8 @@ import {
   type LoadResult,
   LockstepError,
 } from "@lockstep/protocol/wire";
-import { type HubArguments, withHub } from "../connect.ts";
+import { withHub } from "../connect.ts";
+import type { HubArguments } from "../hub-address.ts";
 import { counted, formatBytes, formatDuration } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 import { Progress } from "../screen/progress.ts";

@@ -1,4 +1,6 @@
+import { realpathSync } from "node:fs";
 import { availableParallelism } from "node:os";
+import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { carryOut, type WorkAnswer, type WorkOrder } from "./work.ts";
 
@@ -61,8 +63,9 @@ export class WorkerPool {
   }
 }
 
-/** The file of our program: this checkout's main.ts, or the one file that everything was bundled into. */
+/** The file of our program: this checkout's main.ts, or whatever of a bundle was started. */
 function programFile(): URL {
   const here = new URL(import.meta.url);
-  return here.pathname.endsWith("/load/worker-pool.ts") ? new URL("../main.ts", here) : here;
+  if (here.pathname.endsWith("/load/worker-pool.ts")) return new URL("../main.ts", here);
+  return pathToFileURL(realpathSync(process.argv[1] ?? ""));
 }

@@ -1,0 +1,11 @@
+/** How a command reaches the hub, as options of its command line. */
+export interface HubArguments {
+  readonly hub?: string;
+  readonly tokenFile?: string;
+  readonly caFile?: string;
+}
+
+/** The address that was given: `--hub`, else LOCKSTEP_HUB, else null. */
+export function givenHubUrl(given: HubArguments): string | null {
+  return given.hub ?? (process.env.LOCKSTEP_HUB || null);
+}
