@@ -281,6 +281,23 @@ function suite(server: TestServer): void {
     assert.equal(hubs.rowCount, 0);
   });
 
+  test("a procedure that never ends and heeds nothing does not keep the hub from stopping", async (t) => {
+    const database = await server.database(t);
+    const door = gate();
+    const queue = await startQueue(database, [
+      procedure("T", async () => {
+        await door.pass();
+        return undefined;
+      }),
+    ]);
+    await ask(database, "T", ["a"]);
+    await door.arrived;
+    await queue.stop({ graceMs: 0 });
+    const { rows } = await database.pool.query("select object, attempts from dbqueue_task");
+    assert.deepEqual(rows, [{ object: "a", attempts: 0 }]);
+    await database.close();
+  });
+
   test("a procedure that loses against a concurrent writer is simply repeated", async (t) => {
     const database = await server.database(t);
     await createCounter(database.pool);

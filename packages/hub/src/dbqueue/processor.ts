@@ -49,6 +49,8 @@ interface Running {
   readonly claim: string;
   readonly pid: number | null;
   readonly ended: Promise<void>;
+  /** Throws its connection away; for a run that does not end, so that the pool can be closed. */
+  readonly abandon: () => void;
 }
 
 const HUB_STOPS: PutBack = {
@@ -130,6 +132,7 @@ class Processor implements DbQueueProcessor {
     // A procedure may be stuck in something that is neither the database nor heeds its signal.
     await Promise.race([all(), this.#clock.sleep(ABORT_MS_MAX, unheard.signal)]);
     unheard.abort();
+    for (const stuck of this.#running.values()) stuck.abandon();
     await this.#loops[0];
     this.#finished.abort();
     await this.#loops[1];
@@ -230,6 +233,11 @@ class Processor implements DbQueueProcessor {
   #begin(slot: number, client: pg.PoolClient, claim: NonNullable<ClaimResult["claim"]>): void {
     const procedure = this.#procedures.get(claim.task);
     if (procedure === undefined) throw new RangeError(`claimed ${claim.task} without a procedure`);
+    let released = false;
+    const release = (destroy: boolean) => {
+      if (!released) client.release(destroy);
+      released = true;
+    };
     const ended = runClaim({
       client,
       claim,
@@ -241,10 +249,10 @@ class Processor implements DbQueueProcessor {
       pause: (tries) => this.#clock.sleep(tries * 50 * (0.5 + this.#random.next()), this.#aborted.signal),
     })
       .then(
-        () => client.release(),
+        () => release(false),
         (error: unknown) => {
           // Without its connection the claim counts as dead, and the next look at the queue gives it back.
-          client.release(true);
+          release(true);
           if (!this.#aborted.signal.aborted) {
             this.#log.warn("a task lost its database connection", { task: claim.task, error });
           }
@@ -255,7 +263,7 @@ class Processor implements DbQueueProcessor {
         this.wake();
       });
     const pid = "processID" in client && typeof client.processID === "number" ? client.processID : null;
-    this.#running.set(slot, { slot, claim: claim.claim, pid, ended });
+    this.#running.set(slot, { slot, claim: claim.claim, pid, ended, abandon: () => release(true) });
   }
 
   /** Ends the transactions of these runs and puts their rows back, as if they had never been claimed. */
