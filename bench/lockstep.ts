@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
-/** The shipped command: one bundled file, run by the pinned Node. */
-const COMMAND = resolve(import.meta.dirname, "../dist/lockstep.mjs");
+/** The shipped command, run by the pinned Node. */
+const COMMAND = resolve(import.meta.dirname, "../dist/bin/lockstep.mjs");
 
 /** Program and arguments that run a `lockstep` command. */
 export function lockstep(...args: string[]): [string, string[]] {

@@ -1,28 +1,30 @@
-import { existsSync } from "node:fs";
-import { cp, mkdir, writeFile } from "node:fs/promises";
-import { join } from "node:path";
-import { bundle } from "./bundle.mjs";
+import { cp, mkdir, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { bundle, bundleInParts } from "./bundle.mjs";
 import { UPDATER_ENTRY } from "./bundle-updater.mjs";
 
+/**
+ * What ships, in dist/: the command (bin/lockstep.mjs, which starts lockstep.mjs and its parts), the updater as one
+ * file for Update.zip, and the migrations, which the hub reads from beside its own code, here as in a checkout.
+ */
 const root = join(import.meta.dirname, "..");
-const OUTPUTS = [
-  { entry: UPDATER_ENTRY, file: "dist/updater.mjs" },
-  { entry: "packages/cli/src/main.ts", file: "dist/lockstep.mjs" },
-];
+const dist = join(root, "dist");
 
-await mkdir(join(root, "dist"), { recursive: true });
-for (const { entry, file } of OUTPUTS) {
-  if (!existsSync(join(root, entry))) {
-    console.log(`${file}: nothing to build, ${entry} is not there yet`);
-    continue;
-  }
-  const startedAt = performance.now();
-  const code = await bundle(entry);
-  await writeFile(join(root, file), code);
-  console.log(
-    `${file}: ${Math.round(code.length / 1024)} KiB in ${Math.round(performance.now() - startedAt)} ms`,
-  );
+async function write(file: string, code: string): Promise<void> {
+  await mkdir(dirname(join(dist, file)), { recursive: true });
+  await writeFile(join(dist, file), code);
 }
 
-// The hub reads its migrations from beside its own code, in a bundle as in a checkout.
-await cp(join(root, "packages/hub/src/db/sql"), join(root, "dist/sql"), { recursive: true });
+await rm(dist, { recursive: true, force: true });
+const updater = await bundle(UPDATER_ENTRY);
+await write("updater.mjs", updater);
+const parts = await bundleInParts("packages/cli/src/main.ts", "lockstep.mjs");
+for (const { fileName, code } of parts) await write(fileName, code);
+await cp(join(root, "packages/cli/bin"), join(dist, "bin"), { recursive: true });
+await cp(join(root, "packages/hub/src/db/sql"), join(dist, "sql"), { recursive: true });
+
+const kib = (code: string) => Math.round(code.length / 1024);
+console.log(`dist/updater.mjs: ${kib(updater)} KiB`);
+console.log(
+  `dist/lockstep.mjs: ${kib(parts[0]?.code ?? "")} KiB, and ${parts.length - 1} parts with ${kib(parts.map(({ code }) => code).join(""))} KiB in all`,
+);

@@ -63,7 +63,7 @@ export function run(): Promise<Report> {
         ),
       );
       const installation = join(directory, "installation");
-      await timeProcess(...lockstep("install", installation, "--hub", hub.url, "--role", "Server", "--yes"));
+      await timeProcess(...lockstep("install", installation, "--hub", hub.url, "--role", "Server"));
       const bare = join(directory, "bare.mjs");
       writeFileSync(bare, BARE);
       const proxy = await countingProxy(new URL(hub.url));

@@ -34,7 +34,7 @@ async function prepareTree(
     );
   await load("1.0.0");
   rmSync(installation, { recursive: true, force: true });
-  await timeProcess(...lockstep("install", installation, "--hub", hub.url, "--role", "Client", "--yes"));
+  await timeProcess(...lockstep("install", installation, "--hub", hub.url, "--role", "Client"));
   return {
     hub,
     async change(round) {

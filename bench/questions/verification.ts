@@ -26,7 +26,7 @@ export function run(): Promise<Report> {
           "--yes",
         ),
       );
-      await timeProcess(...lockstep("install", installation, "--hub", hub.url, "--role", "Server", "--yes"));
+      await timeProcess(...lockstep("install", installation, "--hub", hub.url, "--role", "Server"));
     } finally {
       await hub.stop();
     }

@@ -44,7 +44,7 @@ export function run(): Promise<Report> {
     const theirs = join(directory, "theirs");
     try {
       await load(from, OLD);
-      await timeProcess(...lockstep("install", former, "--hub", hub.url, "--role", "Server", "--yes"));
+      await timeProcess(...lockstep("install", former, "--hub", hub.url, "--role", "Server"));
       await load(to, NEW);
       const step = await sideBySide(
         [
@@ -95,8 +95,7 @@ export function run(): Promise<Report> {
               rmSync(ours, { recursive: true, force: true });
               execFileSync("sync");
             },
-            run: () =>
-              timeProcess(...lockstep("install", ours, "--hub", hub.url, "--role", "Server", "--yes")),
+            run: () => timeProcess(...lockstep("install", ours, "--hub", hub.url, "--role", "Server")),
           },
         ],
         { rounds: 5, warmUp: true },

@@ -11,8 +11,8 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 const NODE_MINIMUM = [24, 15];
 
 const here = dirname(fileURLToPath(import.meta.url));
-// A checkout runs its sources as they are, whatever an older build left behind; what ships is one bundled file.
-const program = [join(here, "..", "src", "main.ts"), join(here, "..", "dist", "lockstep.mjs")].find((file) =>
+// A checkout runs its sources as they are, whatever an older build left behind; what ships is bundled.
+const program = [join(here, "..", "src", "main.ts"), join(here, "..", "lockstep.mjs")].find((file) =>
   existsSync(file),
 );
 
