@@ -14,6 +14,7 @@ import {
   type LoadRequest,
   type LoadResult,
   type LoadRevision,
+  type RevertResult,
   type RevisionDiff,
   type RevisionDocument,
   type RevisionList,
@@ -134,8 +135,8 @@ export class HubClient {
   }
 
   /** Makes a former revision's set of files the current one again, as a new revision. */
-  revertRevision(number: number, options: CallOptions = {}): Promise<Record<string, unknown>> {
-    return this.#call(this.#post(`/v1/revisions/${number}/revert`, {}, options), []);
+  revertRevision(number: number, options: CallOptions = {}): Promise<RevertResult> {
+    return this.#call(this.#post(`/v1/revisions/${number}/revert`, {}, options), ["load", "changes"]);
   }
 
   /**

@@ -42,6 +42,11 @@ test("each wildcard matches what it says and nothing else", () => {
   }
 });
 
+test("a pattern without wildcards says which path it means", () => {
+  assert.equal(glob("app/\\[\\[id\\]\\]/e\u0301").literal, "app/[[id]]/é");
+  for (const pattern of ["a*", "a/", "a?", "[a]", "{a}"]) assert.equal(glob(pattern).literal, null, pattern);
+});
+
 test("what is no pattern is refused with a reason", () => {
   const bad = [
     "",

@@ -177,6 +177,8 @@ class Parser {
 /** A compiled pattern. Made by `compileGlob`. */
 export class Glob {
   readonly pattern: string;
+  /** The one path that it matches, when it holds no wildcard; else null. */
+  readonly literal: string | null;
   readonly #program: Instruction[] = [];
   readonly #prefix: string;
   #states = new Map<string, State>();
@@ -187,6 +189,7 @@ export class Glob {
     this.#emit(parts);
     this.#program.push({ op: "accept" });
     this.#prefix = literalPrefix(parts);
+    this.literal = parts.every((part) => part.kind === "point") ? this.#prefix : null;
   }
 
   /** Whether the pattern matches the whole path. */

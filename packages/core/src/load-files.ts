@@ -108,7 +108,8 @@ export function checkOwners(offer: LoadOffer, module: string, state: RepositoryS
   const refusals: LoadRefusal[] = [];
   for (const { path } of offer.files) {
     const stored = state.files.get(path);
-    if (stored !== undefined && stored.module !== module)
+    // A name that was only assigned so far belongs to whoever loads it first.
+    if (stored !== undefined && stored.sha256 !== null && stored.module !== module)
       refusals.push({ kind: "load", where: path, problem: `it belongs to the module ${stored.module}` });
     if (stored === undefined && offer.kind === "hotfix")
       refusals.push({

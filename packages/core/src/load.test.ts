@@ -400,7 +400,7 @@ function naive(wanted: LoadOffer, present: RepositoryState): Map<string, StoredF
   for (const each of wanted.files) {
     const before = present.files.get(each.path);
     if (checkPath(each.path) !== null || each.path.toLowerCase() === "update.zip") return null;
-    if (before !== undefined && before.module !== module) return null;
+    if (before !== undefined && before.sha256 !== null && before.module !== module) return null;
     if (before === undefined && wanted.kind === "hotfix") return null;
     after.set(each.path, { ...each, module, targets: [...(each.targets ?? before?.targets ?? [])].sort() });
   }

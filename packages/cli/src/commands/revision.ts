@@ -1,6 +1,7 @@
 import { listenForInterruption, printable } from "@lockstep/platform";
 import { LockstepError, type RevisionDiff } from "@lockstep/protocol/wire";
 import type { Command } from "commander";
+import { awaitRevision } from "../await-revision.ts";
 import { withHub } from "../connect.ts";
 import type { HubArguments } from "../hub-address.ts";
 import { addHubOptions, addJsonOption, usage, wholeNumber } from "../options.ts";
@@ -157,8 +158,9 @@ async function revertRevision(wanted: number, options: Common & { readonly yes?:
           hint: "Nothing was changed.",
         });
     }
-    const answer = await hub.revertRevision(wanted, { signal });
-    output.document(answer);
-    output.line(`software revision ${String(answer.revision ?? "")}`.trimEnd());
+    const result = await hub.revertRevision(wanted, { signal });
+    const revision = await awaitRevision(hub, result, { signal });
+    output.document({ ...result, revision });
+    output.line(`software revision ${revision}${result.changes ? "" : " (nothing changed)"}`);
   });
 }

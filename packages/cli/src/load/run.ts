@@ -8,9 +8,10 @@ import {
   type LoadResult,
   LockstepError,
 } from "@lockstep/protocol/wire";
+import { awaitRevision } from "../await-revision.ts";
 import { withHub } from "../connect.ts";
 import type { HubArguments } from "../hub-address.ts";
-import { counted, formatBytes, formatDuration } from "../screen/format.ts";
+import { counted, formatBytes } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 import { Progress } from "../screen/progress.ts";
 import { askYesNo, canAsk } from "../screen/question.ts";
@@ -38,9 +39,6 @@ export interface LoadOptions extends LoadArguments, HubArguments {
 /** Less than this is done before the first thread has started. */
 const FEW_FILES = 100;
 const FEW_BYTES = 8 * 1024 * 1024;
-const WAIT_SECONDS = 600;
-/** One question to the hub lasts at most so long; proxies cut longer ones. */
-const POLL_SECONDS = 25;
 
 /**
  * The Software Loader: read, digest, compare, show, ask, send, wait (domain 1.8, behaviours 44 and 45).
@@ -146,7 +144,12 @@ class Load {
     }
     if (summary.changes) await this.#confirm(warnings);
     const result = await this.#send(scan, comparison, pool);
-    const revision = await this.#revision(result);
+    const { wait, waitSeconds } = this.#options;
+    // Nobody waits for a load that changes nothing, whatever was said.
+    const revision =
+      wait === false && result.changes
+        ? null
+        : await awaitRevision(this.#hub, result, { waitSeconds, signal: this.#signal });
     this.#output.document(this.#document(comparison, summary, warnings, result, revision));
     this.#tell(result, revision);
   }
@@ -245,30 +248,6 @@ class Load {
     } catch (error) {
       progress?.finish(null);
       throw error;
-    }
-  }
-
-  /** Waits until the DBQueue Processor has moved the semaphore; null where nobody wants to wait. */
-  async #revision(result: LoadResult): Promise<number | null> {
-    if (!result.changes) return result.revisionBefore;
-    if (this.#options.wait === false) return null;
-    const waitMs = (this.#options.waitSeconds ?? WAIT_SECONDS) * 1000;
-    const until = systemClock.monotonic() + waitMs;
-    for (;;) {
-      const left = until - systemClock.monotonic();
-      const waitSeconds = Math.max(0, Math.min(POLL_SECONDS, Math.ceil(left / 1000)));
-      const { revision } = await this.#hub.loadRevision(result.load, { waitSeconds, signal: this.#signal });
-      if (revision !== null) return revision;
-      if (left <= 0)
-        throw new LockstepError(
-          "REVISION_TIMEOUT",
-          `${this.#name()} is loaded, but the software revision has not moved yet`,
-          {
-            expected: `a revision above ${result.revisionBefore}`,
-            found: `none after ${formatDuration(waitMs)}`,
-            hint: "lockstep dbqueue shows what the DBQueue Processor waits for.",
-          },
-        );
     }
   }
 

@@ -1,6 +1,10 @@
 import {
+  CUSTOM_MODULE,
+  checkPath,
   compileGlob,
   findRevisionFaults,
+  findTwins,
+  foldPath,
   type Glob,
   isGlobFault,
   parseTarget,
@@ -62,27 +66,55 @@ export async function listFiles(
 }
 
 /**
- * Changes the deploy targets of all files that match. Returns the paths whose targets changed.
+ * Changes the deploy targets of all files that match. Returns the paths whose targets changed. One path that the
+ * repository does not know yet becomes known by that: never loaded, it belongs where it should from its first load on.
  * Throws REQUEST_INVALID, FILE_UNKNOWN, ROLE_UNKNOWN, PACKAGE_UNKNOWN, PATH_REFUSED, HUB_BUSY.
  */
 export async function assignFiles(pool: pg.Pool, request: AssignRequest): Promise<ChangedPaths> {
-  return await change(pool, request.match, async (client, state, matched) => {
-    const add = request.add.map(readTarget);
-    const remove = request.remove.map(readTarget);
-    for (const target of [...add, ...remove]) checkKnown(target, state);
-    const changed: { path: string; targets: string[]; isNew: boolean }[] = [];
-    const after = new Map(state.files);
-    for (const file of matched) {
-      const kept = request.only ? [] : file.targets.filter((target) => !remove.includes(target));
-      const targets = [...new Set([...kept, ...add])].sort();
-      if (sameTargets(file.targets, targets)) continue;
-      changed.push({ path: file.path, targets, isNew: false });
-      after.set(file.path, { ...file, targets });
-    }
-    refuseNewFaults(state, after);
-    await putTargets(client, changed);
-    return changed.map(({ path }) => path);
-  });
+  return await change(
+    pool,
+    request.match,
+    async (client, state, matched) => {
+      const add = request.add.map(readTarget);
+      const remove = request.remove.map(readTarget);
+      for (const target of [...add, ...remove]) checkKnown(target, state);
+      const changed: { path: string; targets: string[]; isNew: boolean }[] = [];
+      const after = new Map(state.files);
+      for (const file of matched) {
+        const kept = request.only ? [] : file.targets.filter((target) => !remove.includes(target));
+        const targets = [...new Set([...kept, ...add])].sort();
+        if (sameTargets(file.targets, targets)) continue;
+        changed.push({ path: file.path, targets, isNew: false });
+        after.set(file.path, { ...file, targets });
+      }
+      refuseNewFaults(state, after);
+      await putTargets(client, changed);
+      return changed.map(({ path }) => path);
+    },
+    nameFile,
+  );
+}
+
+/** Makes a path known under which nothing was loaded yet. */
+async function nameFile(client: pg.PoolClient, state: RepositoryState, path: string): Promise<StoredFile> {
+  const twin = findTwins([...state.files.keys(), path]).find(
+    (found) => found.path === path || found.other === path,
+  );
+  const problem =
+    checkPath(path)?.problem ??
+    (twin === undefined ? null : `it cannot stand beside ${twin.path === path ? twin.other : twin.path}`);
+  if (problem !== null || path === UPDATE_ARCHIVE_PATH)
+    throw new LockstepError("PATH_REFUSED", `${path} cannot be the path of a file`, {
+      hint: "Nothing was changed.",
+      faults: [{ where: path, problem: problem ?? "the name is kept for the update archive" }],
+    });
+  await client.query("insert into file_revision (path, path_key, module_id) values ($1, $2, $3)", [
+    path,
+    foldPath(path),
+    CUSTOM_MODULE,
+  ]);
+  const rest = { size: null, sha256: null, mode: 0o644, version: null, backup: false, targets: [] };
+  return { path, module: CUSTOM_MODULE, ...rest };
 }
 
 /** Removes all file revisions that match. Throws REQUEST_INVALID, FILE_UNKNOWN, HUB_BUSY. */
@@ -98,6 +130,8 @@ async function change(
   pool: pg.Pool,
   match: string,
   act: (client: pg.PoolClient, state: RepositoryState, matched: readonly StoredFile[]) => Promise<string[]>,
+  /** What to do with a single path that is not known; left out: FILE_UNKNOWN. */
+  whenUnknown?: typeof nameFile,
 ): Promise<ChangedPaths> {
   const glob = readGlob(match);
   return await withTransaction(pool, async ({ client }) => {
@@ -107,6 +141,8 @@ async function change(
     const matched = [...state.files.values()].filter(
       ({ path }) => path !== UPDATE_ARCHIVE_PATH && glob.matches(path),
     );
+    if (matched.length === 0 && whenUnknown !== undefined && glob.literal !== null)
+      matched.push(await whenUnknown(client, state, glob.literal));
     if (matched.length === 0)
       throw new LockstepError("FILE_UNKNOWN", `no file of the repository matches ${match}`, {
         found: match,
