@@ -366,10 +366,11 @@ function suite(server: TestServer): void {
       }),
     ]);
     await ask(database, "T", ["o"]);
-    await until(() => isIdle(database.pool));
+    // The test's own connections were cut as well.
+    await until(() => isIdle(database.pool).catch(() => false));
     assert.equal(runs, 2);
     assert.deepEqual(await counts(database.pool), new Map([["o", 1]]));
-    // The listener is back as well: the next task does not need to wait for the poll.
+    // The listener is back as well.
     await ask(database, "T", ["p"]);
     await until(() => isIdle(database.pool));
   });

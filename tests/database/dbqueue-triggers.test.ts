@@ -1,14 +1,17 @@
 /** How tasks get into the queue: by whoever changes the tables, once, and never too early. */
 import assert from "node:assert/strict";
+import { createRequire } from "node:module";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import test from "node:test";
-import pg from "pg";
-import { from as copyFrom } from "pg-copy-streams";
-import { withTransaction } from "../../packages/hub/src/db/connect.ts";
+import { openDatabase, type Transaction, withTransaction } from "../../packages/hub/src/db/connect.ts";
 import { claimNext } from "../../packages/hub/src/dbqueue/claim.ts";
 import { type TestDatabase, usePostgres } from "../support/postgres.ts";
 
+/** A package of the hub's, not of the tests'. */
+const copyStreams: typeof import("pg-copy-streams") = createRequire(
+  new URL("../../packages/hub/package.json", import.meta.url),
+)("pg-copy-streams");
 const server = usePostgres();
 const REVISION = "LOCKSTEP-K-SoftwareRevision";
 const ARCHIVE = "LOCKSTEP-K-UpdateArchive";
@@ -75,7 +78,7 @@ test("many changes in many transactions before a run leave one entry (behaviours
   const database = await server.database(t);
   for (let n = 0; n < 20; n += 1) await database.pool.query(addFile(`file${n}`));
   await withTransaction(database.pool, async ({ client }) => {
-    const copy = client.query(copyFrom("copy file_revision (path, path_key, module_id) from stdin"));
+    const copy = client.query(copyStreams.from("copy file_revision (path, path_key, module_id) from stdin"));
     const lines = Array.from({ length: 500 }, (_, n) => `copied${n}\tcopied${n}\tCCC\n`);
     await pipeline(Readable.from(lines), copy);
   });
@@ -211,13 +214,17 @@ test("moving the semaphore is told, also when plain SQL moves it", async (t) => 
 
 async function withSuperuser(
   database: TestDatabase,
-  fn: (client: pg.Client) => Promise<void>,
+  fn: (client: Transaction["client"]) => Promise<void>,
 ): Promise<void> {
-  const client = new pg.Client({ ...server.adminAddress(), database: database.address.database });
-  await client.connect();
+  const admin = await openDatabase(
+    { ...server.adminAddress(), database: database.address.database },
+    { max: 1 },
+  );
+  const client = await admin.pool.connect();
   try {
     await fn(client);
   } finally {
-    await client.end();
+    client.release();
+    await admin.close();
   }
 }

@@ -233,16 +233,21 @@ test("a server that nothing ends is ended by the next hub; a hub that is restart
 test("a killed server is started again, and no acknowledged row is lost", async (t) => {
   const path = await directory(t);
   const hub = startHub(t, { dataDirectory: path, settings: { fsync: "on" } });
+  const pidFile = join(path, "postgres", "data", "postmaster.pid");
   let server = Number((await hub.first()).split(" ")[1]);
   for (let round = 0; round < 3; round += 1) {
     const before = acknowledged(hub);
     await until(() => acknowledged(hub) >= before + 10);
     process.kill(server, "SIGKILL");
-    const killed = acknowledged(hub);
-    await until(() => acknowledged(hub) >= killed + 5);
-    const text = await readFile(join(path, "postgres", "data", "postmaster.pid"), "utf8");
-    assert.notEqual(Number.parseInt(text, 10), server);
-    server = Number.parseInt(text, 10);
+    // Servers of single connections may still acknowledge for a moment; what counts is the next server.
+    let next = server;
+    await until(async () => {
+      next = Number.parseInt(await readFile(pidFile, "utf8").catch(() => ""), 10);
+      return next > 0 && next !== server;
+    });
+    server = next;
+    const restarted = acknowledged(hub);
+    await until(() => acknowledged(hub) >= restarted + 5);
   }
   const exited = once(hub.child, "exit");
   hub.child.kill("SIGTERM");
@@ -345,7 +350,7 @@ test("a full disk is named, and leaves nothing half-made", {
 }, async (t) => {
   const path = await directory(t);
   try {
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=20m,mode=0700", "tmpfs", path], { stdio: "pipe" });
+    execFileSync("/bin/mount", ["-t", "tmpfs", "-o", "size=20m,mode=0700", "tmpfs", path], { stdio: "pipe" });
   } catch {
     t.skip("file systems cannot be mounted here");
     return;
@@ -357,10 +362,10 @@ test("a full disk is named, and leaves nothing half-made", {
       left.filter((name) => name.startsWith("data")),
       [],
     );
-    execFileSync("mount", ["-o", "remount,size=300m", path]);
+    execFileSync("/bin/mount", ["-o", "remount,size=300m", path]);
     await (await start(path)).stop();
   } finally {
-    execFileSync("umount", ["-l", path]);
+    execFileSync("/bin/umount", ["-l", path]);
   }
 });
 

@@ -12,7 +12,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, type TestContext } from "node:test";
 import { silentLogger } from "@lockstep/platform";
-import pg from "pg";
 import {
   type DatabaseAddress,
   type DatabaseConnection,
@@ -41,7 +40,7 @@ export interface TestServer {
 
 interface RunningServer {
   readonly embedded: EmbeddedPostgres;
-  readonly admin: pg.Client;
+  readonly admin: DatabaseConnection;
   readonly directory: string;
   databases: number;
 }
@@ -118,9 +117,8 @@ async function startShared(programs: string | null): Promise<RunningServer> {
     settings: UNSAFE_BUT_FAST,
     ...(programs === null ? {} : { programs }),
   });
-  const admin = new pg.Client(embedded.adminAddress);
-  await admin.connect();
-  await admin.query(`create database ${TEMPLATE} owner lockstep`);
+  const admin = await openDatabase(embedded.adminAddress, { max: 2 });
+  await admin.pool.query(`create database ${TEMPLATE} owner lockstep`);
   const template = await openDatabase({ ...addressParts(embedded), database: TEMPLATE });
   await migrate(template.pool);
   await template.close();
@@ -128,7 +126,7 @@ async function startShared(programs: string | null): Promise<RunningServer> {
 }
 
 async function stopShared({ embedded, admin, directory }: RunningServer): Promise<void> {
-  await admin.end();
+  await admin.close();
   await embedded.stop();
   await rm(directory, { recursive: true, force: true });
 }
@@ -146,7 +144,7 @@ async function createDatabase(
 ): Promise<TestDatabase> {
   server.databases += 1;
   const name = `test_${server.databases}`;
-  await server.admin.query(
+  await server.admin.pool.query(
     `create database ${name} owner lockstep template ${wanted.empty === true ? "template0" : TEMPLATE}`,
   );
   const address = { ...addressParts(server.embedded), database: name };
@@ -160,7 +158,7 @@ async function createDatabase(
   t.after(async () => {
     for (const end of ends.reverse()) await end();
     await close();
-    await server.admin.query(`drop database ${name} with (force)`);
+    await server.admin.pool.query(`drop database ${name} with (force)`);
   });
   return { ...connection, close, address, beforeClose: (end) => void ends.push(end) };
 }

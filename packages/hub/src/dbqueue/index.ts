@@ -1,3 +1,2 @@
-export { type DbQueueTuning, DEFAULT_TUNING } from "./options.ts";
-export type { Procedure, TaskOutcome, TaskRow, TaskRun } from "./procedure.ts";
-export { createDbQueue, type DbQueueOptions, type DbQueueProcessor } from "./processor.ts";
+export type { DbQueueTuning } from "./options.ts";
+export { createDbQueue, type DbQueueProcessor } from "./processor.ts";
