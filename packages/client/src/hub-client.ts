@@ -26,7 +26,7 @@ import {
 import { type Checked, checkMembers, checkRevision, checkSemaphore } from "./answers.ts";
 import { HubConnection, type HubOptions, type RequestDescription } from "./connection.ts";
 import { invalidAnswer } from "./failures.ts";
-import { type UploadContent, type UploadOptions, uploadContents } from "./upload.ts";
+import { type UploadOptions, type UploadPart, uploadContents } from "./upload.ts";
 
 /**
  * The hub's HTTP interface as typed calls, one for each route. Every call throws HUB_UNREACHABLE,
@@ -225,7 +225,7 @@ export class HubClient {
    */
   async load(
     request: LoadRequest,
-    contents: AsyncIterable<UploadContent> | Iterable<UploadContent>,
+    contents: AsyncIterable<UploadPart> | Iterable<UploadPart>,
     options: UploadOptions = {},
   ): Promise<LoadResult> {
     const path = "/v1/loads";

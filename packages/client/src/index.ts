@@ -9,4 +9,4 @@ export {
   HubClient,
   type SemaphoreAnswer,
 } from "./hub-client.ts";
-export type { UploadContent, UploadOptions } from "./upload.ts";
+export type { UploadContent, UploadFrames, UploadOptions, UploadPart } from "./upload.ts";

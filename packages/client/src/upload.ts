@@ -18,6 +18,15 @@ export interface UploadContent {
   readonly bytes: Uint8Array | AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 }
 
+/** Many contents that stand in the form of the stream already: headers and stored bytes, one behind the other. */
+export interface UploadFrames {
+  readonly frames: Uint8Array;
+  /** How many contents they are. */
+  readonly contents: number;
+}
+
+export type UploadPart = UploadContent | UploadFrames;
+
 export interface UploadOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called after each piece, with the bytes sent so far, headers included. */
@@ -43,7 +52,7 @@ export async function uploadContents(
   connection: HubConnection,
   path: string,
   document: unknown,
-  contents: AsyncIterable<UploadContent> | Iterable<UploadContent>,
+  contents: AsyncIterable<UploadPart> | Iterable<UploadPart>,
   options: UploadOptions,
 ): Promise<Buffer> {
   const description = {
@@ -102,7 +111,7 @@ async function lastWords(
 async function sendAll(
   request: ClientRequest,
   document: unknown,
-  contents: AsyncIterable<UploadContent> | Iterable<UploadContent>,
+  contents: AsyncIterable<UploadPart> | Iterable<UploadPart>,
   options: UploadOptions,
   answered: () => boolean,
 ): Promise<void> {
@@ -138,6 +147,12 @@ async function sendAll(
   await send(encodeMagic());
   await send(encodeDocument(document));
   for await (const content of contents) {
+    if ("frames" in content) {
+      await send(content.frames);
+      count += content.contents;
+      options.onProgress?.({ contents: count, bytes });
+      continue;
+    }
     await send(encodeContentHeader(content.header));
     let sent = 0;
     const pieces = content.bytes instanceof Uint8Array ? [content.bytes] : content.bytes;

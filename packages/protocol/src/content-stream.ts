@@ -38,7 +38,8 @@ const MAGIC = "LSCONT01";
 const FRAME_END = 0;
 const FRAME_CONTENT = 1;
 const FRAME_DOCUMENT = 2;
-const CONTENT_HEADER_BYTES = 1 + 32 + 1 + 8 + 8;
+/** Length of what stands before the bytes of a content. */
+export const CONTENT_HEADER_BYTES = 1 + 32 + 1 + 8 + 8;
 const ENCODINGS: readonly ContentEncoding[] = ["identity", "zstd"];
 
 const utf8 = new TextEncoder();

@@ -1,4 +1,4 @@
-import type { UploadContent } from "@lockstep/client";
+import type { UploadContent, UploadPart } from "@lockstep/client";
 import { batches } from "./digest.ts";
 import { largeContent } from "./large-content.ts";
 import { sourceChanged } from "./source-changed.ts";
@@ -7,6 +7,12 @@ import type { WorkerPool } from "./worker-pool.ts";
 
 const BATCH_FILES_MAX = 128;
 const BATCH_BYTES_MAX = 4 * 1024 * 1024;
+
+/** What travels at once, and how many bytes of files it stands for. */
+export interface EncodedPart {
+  readonly part: UploadPart;
+  readonly decodedBytes: number;
+}
 
 /**
  * Makes the contents of files ready to travel, in memory that does not depend on their number or size: a few batches
@@ -20,7 +26,7 @@ export async function* encodeContents(
   files: readonly DigestedFile[],
   pool: WorkerPool,
   signal: AbortSignal,
-): AsyncGenerator<UploadContent, void> {
+): AsyncGenerator<EncodedPart, void> {
   const large = new LargeFiles(
     base,
     files.filter((file) => file.size > SMALL_FILE_BYTES_MAX),
@@ -28,9 +34,9 @@ export async function* encodeContents(
   );
   try {
     const small = files.filter((file) => file.size <= SMALL_FILE_BYTES_MAX);
-    for await (const contents of encodeSmall(base, small, pool)) {
+    for await (const part of encodeSmall(base, small, pool)) {
       signal.throwIfAborted();
-      yield* contents;
+      yield part;
       if (large.ready) yield* large.next();
     }
     while (large.left) yield* large.next();
@@ -43,7 +49,7 @@ async function* encodeSmall(
   base: string,
   files: readonly DigestedFile[],
   pool: WorkerPool,
-): AsyncGenerator<UploadContent[], void> {
+): AsyncGenerator<EncodedPart, void> {
   const ahead: Promise<WorkAnswer>[] = [];
   const orders = batches(files, BATCH_FILES_MAX, BATCH_BYTES_MAX);
   const order = () => {
@@ -60,10 +66,8 @@ async function* encodeSmall(
     order();
     if (answer.kind !== "encode") throw new TypeError("an answer to another order");
     if (answer.faults.length > 0) throw sourceChanged(answer.faults);
-    yield answer.contents.map(({ offset, ...header }) => ({
-      header,
-      bytes: answer.bytes.subarray(offset, offset + header.stored),
-    }));
+    const { frames, contents, decodedBytes } = answer;
+    yield { part: { frames, contents }, decodedBytes };
   }
 }
 
@@ -88,7 +92,7 @@ class LargeFiles {
     return this.#prepared !== null;
   }
 
-  async *next(): AsyncGenerator<UploadContent, void> {
+  async *next(): AsyncGenerator<EncodedPart, void> {
     const file = this.#files[this.#at++];
     const prepared = this.#prepared;
     if (file === undefined || prepared === null) return;
@@ -97,7 +101,8 @@ class LargeFiles {
       const made = await prepared;
       dispose = made.dispose;
       this.#prepare();
-      yield { header: made.content.header, bytes: named(file, made.content.bytes) };
+      const part = { header: made.content.header, bytes: named(file, made.content.bytes) };
+      yield { part, decodedBytes: file.size };
     } catch (error) {
       throw nameSource(file, error);
     } finally {

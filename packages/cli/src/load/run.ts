@@ -229,15 +229,15 @@ class Load {
     const bytesTotal = travelling.reduce((sum, file) => sum + file.size, 0);
     const progress = this.#output.quiet ? null : new Progress("loading", this.#output.remarks, systemClock);
     let done = 0;
-    const sizes = async function* () {
-      for await (const content of encodeContents(scan.base, travelling, pool, signal)) {
-        yield content;
-        done += content.header.size;
+    const parts = async function* () {
+      for await (const { part, decodedBytes } of encodeContents(scan.base, travelling, pool, signal)) {
+        yield part;
+        done += decodedBytes;
       }
     };
     const signal = this.#signal;
     try {
-      const result = await this.#hub.load(this.#request, sizes(), {
+      const result = await this.#hub.load(this.#request, parts(), {
         signal,
         onProgress: ({ contents }) =>
           progress?.update({ bytes: done, bytesTotal, files: contents, filesTotal: travelling.length }),

@@ -3,7 +3,7 @@ import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { constants as zlibConstants, zstdCompressSync } from "node:zlib";
 import type { Sha256 } from "@lockstep/core";
-import type { ContentEncoding } from "@lockstep/protocol/wire";
+import { CONTENT_HEADER_BYTES, encodeContentHeader } from "@lockstep/protocol/wire";
 import type { SourceFile } from "./scan.ts";
 
 /**
@@ -22,21 +22,15 @@ export interface WorkFault {
   readonly problem: string;
 }
 
-/** One content within the bytes of an answer. */
-export interface EncodedContent {
-  readonly sha256: Sha256;
-  readonly encoding: ContentEncoding;
-  readonly size: number;
-  readonly offset: number;
-  readonly stored: number;
-}
-
 export type WorkAnswer =
   | { readonly kind: "digest"; readonly sha256: readonly Sha256[]; readonly faults: readonly WorkFault[] }
   | {
       readonly kind: "encode";
-      readonly contents: readonly EncodedContent[];
-      readonly bytes: Uint8Array<ArrayBuffer>;
+      /** Headers and stored bytes in the form of the content stream, ready to be sent. */
+      readonly frames: Uint8Array<ArrayBuffer>;
+      readonly contents: number;
+      /** Sum of the sizes of the files. */
+      readonly decodedBytes: number;
       readonly faults: readonly WorkFault[];
     };
 
@@ -72,33 +66,33 @@ function digest(base: string, files: readonly SourceFile[]): WorkAnswer {
 
 function encode(base: string, files: readonly DigestedFile[]): WorkAnswer {
   const faults: WorkFault[] = [];
-  const contents: EncodedContent[] = [];
-  const pieces: Uint8Array[] = [];
-  let offset = 0;
+  // Nothing travels in more bytes than it has, so this is enough; one buffer of its own changes threads uncopied.
+  const decodedBytes = files.reduce((sum, file) => sum + file.size, 0);
+  const frames = new Uint8Array(
+    Buffer.allocUnsafeSlow(decodedBytes + files.length * CONTENT_HEADER_BYTES).buffer,
+  );
+  let at = 0;
   for (const file of files) {
     try {
       const raw = withFile(base, file, (fd) => readInto(fd, file.size));
       if (hash("sha256", raw, "hex") !== file.sha256) throw new SourceChanged();
       const packed = compress(raw);
       const smaller = packed.length < raw.length;
-      // What was read is overwritten by the next file.
-      const piece = smaller ? packed : Buffer.from(raw);
-      const encoding = smaller ? "zstd" : "identity";
-      contents.push({ sha256: file.sha256, encoding, size: raw.length, offset, stored: piece.length });
-      pieces.push(piece);
-      offset += piece.length;
+      const stored = smaller ? packed : raw;
+      const header = encodeContentHeader({
+        sha256: file.sha256,
+        encoding: smaller ? "zstd" : "identity",
+        size: raw.length,
+        stored: stored.length,
+      });
+      frames.set(header, at);
+      frames.set(stored, at + header.length);
+      at += header.length + stored.length;
     } catch (error) {
       faults.push({ path: file.path, problem: problemOf(error) });
     }
   }
-  // One buffer of its own, so that it changes threads without being copied again.
-  const bytes = new Uint8Array(offset);
-  let at = 0;
-  for (const piece of pieces) {
-    bytes.set(piece, at);
-    at += piece.length;
-  }
-  return { kind: "encode", contents, bytes, faults };
+  return { kind: "encode", frames: frames.subarray(0, at), contents: files.length, decodedBytes, faults };
 }
 
 /** Compresses a content into one zstd frame that says how long it is. */

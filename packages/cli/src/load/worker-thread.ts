@@ -6,5 +6,5 @@ if (parentPort === null) throw new Error("this file runs as a worker thread");
 const port = parentPort;
 port.on("message", (order: WorkOrder) => {
   const answer = carryOut(order);
-  port.postMessage(answer, answer.kind === "encode" ? [answer.bytes.buffer] : []);
+  port.postMessage(answer, answer.kind === "encode" ? [answer.frames.buffer] : []);
 });
