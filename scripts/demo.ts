@@ -3,9 +3,10 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { listenForInterruption, signalExitStatus, systemClock } from "@lockstep/platform";
-import { formatBytes, formatCount, formatDuration } from "../packages/cli/src/screen/format.ts";
+import { counted, formatBytes, formatCount, formatDuration } from "../packages/cli/src/screen/format.ts";
+import { AgentWatch } from "./demo/agent-watch.ts";
 import { compareInstallation, compareReleases, type Difference } from "./demo/comparison.ts";
-import { followedAt, observe } from "./demo/follower.ts";
+import { observe } from "./demo/follower.ts";
 import {
   describeModule,
   expectedFiles,
@@ -34,8 +35,7 @@ interface Installation {
 }
 
 const screen = new Screen();
-/** Why an agent ended, if one did: they are meant to go on. */
-const agentEnds = new Map<Machine, string>();
+const agents = new Map<Machine, AgentWatch>();
 const checkout = resolve(import.meta.dirname, "..");
 using interruption = listenForInterruption(process, undefined, () =>
   process.stderr.write("still cleaning up, one moment\n"),
@@ -117,7 +117,7 @@ async function demonstrate(
   for (const installation of installations) await install(installation, before);
 
   screen.heading("From now on they follow by themselves");
-  for (const { machine, directory: path } of installations) startAgent(machine, path);
+  await startAgents(installations);
 
   screen.heading(`Load ${after.name} ${after.version}, and watch them follow`);
   const changes = new Map<Machine, number>();
@@ -144,6 +144,7 @@ async function demonstrate(
   await follow(installations, customRevision, customLoadedAt, new Map([["server", 1]]));
   await verify(installations, after, new Map([[custom.path, custom.file]]));
 
+  agents.clear();
   await programs.stopAll();
   screen.heading("Done");
   screen.say(
@@ -202,7 +203,7 @@ async function load(args: readonly string[]): Promise<number> {
   if (typeof document.revision !== "number") throw new Error(`load reported no software revision: ${output}`);
   screen.ok(
     `software revision ${document.revision} after ${formatDuration(performance.now() - startedAt)}; ` +
-      `${formatCount(document.contents)} new contents, ${formatBytes(document.contentBytes)}`,
+      `${counted(document.contents, "new content")}, ${formatBytes(document.contentBytes)}`,
   );
   return document.revision;
 }
@@ -222,16 +223,25 @@ async function install(
   );
 }
 
-function startAgent(machine: Machine, path: string): void {
-  screen.command(`lockstep agent ${machine} &`);
-  const said: string[] = [];
-  programs.follow(
-    `agent-${machine}`,
-    ["agent", path],
-    (line) => said.push(line),
-    (why) =>
-      agentEnds.set(machine, `the agent of the ${machine} ended (${why}):\n${said.slice(-10).join("\n")}`),
-  );
+/** Starts an agent for each installation and waits until it has found it in step. */
+async function startAgents(installations: readonly Installation[]): Promise<void> {
+  for (const { machine, directory: path } of installations) {
+    screen.command(`lockstep agent ${machine} &`);
+    agents.set(machine, new AgentWatch(programs, `agent-${machine}`, path));
+  }
+  const waitUntil = performance.now() + FOLLOW_MS_MAX;
+  for (const [machine, agent] of agents) {
+    while (agent.seen === null) await nextLook(waitUntil);
+    screen.ok(`${machine}: in step with software revision ${agent.seen}, and listening for the next`);
+  }
+}
+
+/** Lets a moment pass. Throws when the demonstration was stopped, an agent fails or time is up. */
+async function nextLook(waitUntil: number): Promise<void> {
+  await systemClock.sleep(LOOK_MS, signal);
+  signal.throwIfAborted();
+  for (const agent of agents.values()) agent.demandHealth();
+  if (performance.now() > waitUntil) throw new Error("the installations do not follow");
 }
 
 /** Waits until every installation has the revision, showing how far each is. Times count from `since`. */
@@ -242,33 +252,35 @@ async function follow(
   changes: ReadonlyMap<Machine, number>,
 ): Promise<void> {
   const waitUntil = performance.now() + FOLLOW_MS_MAX;
-  const done = new Map<Machine, number>();
   for (;;) {
-    const lines: string[] = [];
+    const lines = new Map<Machine, string>();
+    const done = new Set<Machine>();
     for (const { machine, directory: path } of installations) {
-      const seen = await observe(path);
       const total = changes.get(machine) ?? 0;
-      if (seen.revision === revision && !done.has(machine))
-        done.set(machine, (await followedAt(path)) - since);
-      const ms = done.get(machine);
       const name = machine.padEnd(12);
-      if (ms !== undefined)
-        lines.push(
-          `${name} ${screen.bar(1)} revision ${revision}, ${formatCount(total)} files changed, ` +
-            `in step ${formatDuration(ms)} after the load began`,
+      const followed = agents.get(machine)?.followed(revision);
+      if (followed === undefined) {
+        const { revision: has, staged } = await observe(path);
+        const ready = `${formatCount(Math.min(staged, total))} of ${counted(total, "file")} ready`;
+        lines.set(
+          machine,
+          `${name} ${screen.bar(total === 0 ? 0 : staged / total)} revision ${has}, ${ready}`,
         );
-      else
-        lines.push(
-          `${name} ${screen.bar(total === 0 ? 0 : seen.staged / total)} revision ${seen.revision} of ${revision}, ` +
-            `${formatCount(Math.min(seen.staged, total))} of ${formatCount(total)} files ready`,
-        );
+        continue;
+      }
+      const ms = followed.at - since;
+      const what =
+        total === 0 ? "nothing in it for this machine" : `${counted(total, "file")} replaced or added`;
+      const received = `${formatBytes(followed.receivedBytes)} received`;
+      done.add(machine);
+      lines.set(
+        machine,
+        `${name} ${screen.bar(1)} revision ${revision} ${formatDuration(ms)} after the load began; ${what}, ${received}`,
+      );
     }
-    screen.live(lines, [...done.keys()].join());
+    screen.live(lines, done);
     if (done.size === installations.length) break;
-    signal.throwIfAborted();
-    for (const end of agentEnds.values()) throw new Error(end);
-    if (performance.now() > waitUntil) throw new Error("the installations do not follow");
-    await systemClock.sleep(LOOK_MS, signal);
+    await nextLook(waitUntil);
   }
   screen.settle();
 }
@@ -299,7 +311,7 @@ function demand(faults: readonly string[], machine: Machine): void {
 
 function describeDifference(difference: Difference): string {
   const parts = [
-    `${formatCount(difference.changed)} files changed`,
+    `${counted(difference.changed, "file")} changed`,
     `${formatCount(difference.added)} new`,
     `${formatCount(difference.removed)} gone`,
     `${formatCount(difference.equal)} equal`,

@@ -1,8 +1,8 @@
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 
 /** An installation as one sees it from outside: by its revision file and by what is being staged in it. */
-export interface Observation {
+interface Observation {
   /** Null before the first installation is complete. */
   readonly revision: number | null;
   /** Files that wait, verified, for the switch. */
@@ -31,13 +31,4 @@ async function countStaged(directory: string): Promise<number> {
   for (const id of await readdir(staging).catch(() => []))
     staged += (await readdir(join(staging, id, "new")).catch(() => [])).length;
   return staged;
-}
-
-/** When the revision file was written, in milliseconds since 1970: the last act of an update. */
-export async function followedAt(directory: string): Promise<number> {
-  for (const name of REVISION_FILES) {
-    const found = await stat(join(directory, name)).catch(() => null);
-    if (found !== null) return found.mtimeMs;
-  }
-  return 0;
 }

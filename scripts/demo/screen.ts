@@ -10,7 +10,7 @@ export class Screen {
   readonly #write: (text: string) => void;
   #step = 0;
   #painted = 0;
-  #lastLogged = "";
+  readonly #logged = new Set<string>();
 
   constructor(
     terminal: Terminal = describeTerminal(process.stdout, process.env),
@@ -78,23 +78,29 @@ export class Screen {
     }
   }
 
-  /** Shows lines in place of those shown before. In a log, only where `milestone` is new. */
-  live(lines: readonly string[], milestone: string): void {
+  /**
+   * Shows one line for each name in place of those shown before. A log cannot take back what it shows: there each line
+   * appears once, when its name is among the finished ones.
+   */
+  live(lines: ReadonlyMap<string, string>, finished: ReadonlySet<string>): void {
     if (this.terminal.interactive) {
       this.#erase();
       const width = this.terminal.columns - 1;
-      for (const line of lines) this.#write(`${fit(`   ${line}`, width)}\n`);
-      this.#painted = lines.length;
-    } else if (milestone !== this.#lastLogged) {
-      this.#lastLogged = milestone;
-      for (const line of lines) this.#write(`   ${line.trimEnd()}\n`);
+      for (const line of lines.values()) this.#write(`${fit(`   ${line}`, width)}\n`);
+      this.#painted = lines.size;
+      return;
     }
+    for (const [name, line] of lines)
+      if (finished.has(name) && !this.#logged.has(name)) {
+        this.#logged.add(name);
+        this.#write(`   ${line}\n`);
+      }
   }
 
   /** Ends moving lines: what stands there stays. */
   settle(): void {
     this.#painted = 0;
-    this.#lastLogged = "";
+    this.#logged.clear();
   }
 
   #erase(): void {
