@@ -62,17 +62,6 @@ export interface ProcessOptions {
   readonly onOutput?: (text: string) => void;
 }
 
-/** User and system time of a process and of the children that it has waited for, in milliseconds. */
-function processorMs(pid: number): number | null {
-  try {
-    const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
-    // Fields 14 to 17 of proc(5), counted from the state, which is field 3; the clock tick is 10 ms.
-    return [11, 12, 13, 14].reduce((sum, index) => sum + Number(fields[index]), 0) * 10;
-  } catch {
-    return null;
-  }
-}
-
 function peakBytes(pid: number): number {
   try {
     return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) * 1024;
@@ -151,11 +140,6 @@ export async function timeProcess(
   }
   const [user = Number.NaN, system = Number.NaN] = times.trim().split(/\s+/).map(Number);
   return { wallMs, cpuMs: (user + system) * 1000, peakBytes: peak, stdout };
-}
-
-/** Processor time in milliseconds that a running process tree has used so far. */
-export function processorMsOfTree(pid: number): number {
-  return processTree(pid).reduce((sum, member) => sum + (processorMs(member) ?? 0), 0);
 }
 
 /** One line that says on what all this was measured. */
