@@ -235,7 +235,9 @@ class LargeContent {
     });
     decoder.on("data", (chunk: Buffer) => {
       this.#measure(chunk);
-      if (this.#failure !== null) decoder.destroy();
+      // With an error: whoever waits for the end must hear that it will not come.
+      if (this.#failure !== null)
+        decoder.destroy(new Error("the content is not what it was announced to be"));
     });
     decoder.on("error", (error) => {
       this.#failure ??= frameFault(this.#header, error);

@@ -226,6 +226,7 @@ async function takeContents(
           break;
       }
     }
+    await intake.finish();
     const lacking = [...missing.keys()].filter((sha256) => !taken.has(sha256));
     if (lacking.length > 0)
       throw new LockstepError(
@@ -238,7 +239,6 @@ async function takeContents(
           faults: lacking.slice(0, 100).map((where) => ({ where, problem: "it did not come along" })),
         },
       );
-    await intake.finish();
     await copy.finish();
     await insertContents(client, rows);
     return rows;
