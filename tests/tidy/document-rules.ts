@@ -1,7 +1,8 @@
 import { posix } from "node:path";
 import type { Tree } from "./tree.ts";
 
-const isDocument = (path: string) => path.endsWith(".md");
+/** What benchmarks write are tables, put together to one document elsewhere. */
+const isDocument = (path: string) => path.endsWith(".md") && !path.startsWith("bench/results/");
 
 /** A Markdown text without its code blocks, line numbers kept. */
 function prose(text: string): string {

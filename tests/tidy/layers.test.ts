@@ -33,6 +33,8 @@ test("a command may load what it starts, later and nowhere else", () => {
   assert.equal(breaks("packages/cli/src/program.ts", later), 1);
   assert.equal(breaks("packages/cli/src/commands/hub.ts", 'import { a } from "@lockstep/hub";'), 1);
   assert.equal(breaks("packages/cli/src/commands/hub.ts", 'await import("@lockstep/store");'), 1);
+  assert.equal(breaks("packages/cli/src/program.ts", 'import type { A } from "@lockstep/updater";'), 0);
+  assert.equal(breaks("packages/client/src/a.ts", 'import type { A } from "@lockstep/updater";'), 1);
 });
 
 test("only tests import the testing package", () => {
