@@ -1,14 +1,13 @@
 import { createHash } from "node:crypto";
-import { closeSync, createReadStream, ftruncateSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
-import { Writable } from "node:stream";
-import { pipeline } from "node:stream/promises";
+import { closeSync, ftruncateSync, openSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { constants, createZstdDecompress } from "node:zlib";
 import { type ContentEncoding, isLockstepError } from "@lockstep/protocol/wire";
 import { mismatch } from "./content-bundle.ts";
 import { Persistence } from "./content-retry.ts";
 import type { StagingTask, StagingTotals, WantedContent } from "./contents.ts";
-import { interruptedError, throwIfInterrupted } from "./interruption.ts";
-import { errnoOf, ioFailure } from "./io-failure.ts";
+import { throwIfInterrupted } from "./interruption.ts";
+import { ioFailure } from "./io-failure.ts";
 
 /**
  * Large contents, one request each, resumed wherever they were cut, by this process or by another one.
@@ -134,75 +133,123 @@ async function unpack(task: StagingTask, content: WantedContent, encoding: Conte
   if (place === undefined) return;
   rmSync(place, { force: true });
   // What came as it is needs no second copy: it is read, and moved.
-  const target = encoding === "identity" ? null : place;
-  const sink = new VerifyingSink(content, target);
-  const source = createReadStream(from, { highWaterMark: READ_BYTES });
-  const signal = task.signal === undefined ? {} : { signal: task.signal };
+  const sink = new VerifyingSink(content, encoding === "identity" ? null : place);
   try {
-    if (encoding === "identity") await pipeline(source, sink, signal);
-    else {
-      const decoder = createZstdDecompress({
-        chunkSize: READ_BYTES,
-        params: { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG_MAX },
-      });
-      await pipeline(source, decoder, sink, signal);
+    const decoder = encoding === "identity" ? null : new FrameDecoder(sink);
+    for await (const piece of pieces(from)) {
+      throwIfInterrupted(task.signal);
+      if (decoder === null) sink.take(piece);
+      else await decoder.take(piece);
     }
+    await decoder?.end();
     sink.demand();
   } catch (error) {
+    sink.close();
     rmSync(place, { force: true });
-    if (task.signal?.aborted) throw interruptedError(task.signal);
-    const known = isLockstepError(error) || errnoOf(error) !== null;
-    throw known
-      ? ioFailure(error, place, "writing")
-      : mismatch(content.sha256, "a whole content", "a broken frame", error);
+    throw ioFailure(error, place, "writing");
   }
+  sink.close();
   if (encoding === "identity") renameSync(from, place);
   else rmSync(from, { force: true });
   task.partial.noteStaged(content.sha256, place);
+  task.partial.flush();
+}
+
+/** The bytes of a file, in one buffer that is used again for each piece. */
+async function* pieces(path: string): AsyncGenerator<Buffer, void> {
+  const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+  const file = openSync(path, "r");
+  try {
+    let position = 0;
+    for (let read = readSync(file, buffer, 0, READ_BYTES, position); read > 0; ) {
+      yield buffer.subarray(0, read);
+      position += read;
+      // Lets the other transfers get on.
+      await nextTurn();
+      read = readSync(file, buffer, 0, READ_BYTES, position);
+    }
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Decodes a frame piece by piece; each piece may be used again when `take` is done. */
+class FrameDecoder {
+  readonly #content: WantedContent;
+  readonly #decoder = createZstdDecompress({
+    chunkSize: READ_BYTES,
+    params: { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG_MAX },
+  });
+  #failure: { readonly error: unknown } | null = null;
+
+  constructor(sink: VerifyingSink) {
+    this.#content = sink.content;
+    this.#decoder.on("data", (chunk: Buffer) => {
+      try {
+        sink.take(chunk);
+      } catch (error) {
+        this.#failure ??= { error };
+      }
+      giveBack(chunk);
+    });
+    this.#decoder.on("error", (cause) => {
+      this.#failure ??= { error: mismatch(this.#content.sha256, "a whole content", "a broken frame", cause) };
+    });
+  }
+
+  async take(piece: Buffer): Promise<void> {
+    await new Promise<void>((resolve) => this.#decoder.write(piece, () => resolve()));
+    if (this.#failure !== null) throw this.#failure.error;
+  }
+
+  async end(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#decoder.once("close", resolve);
+      this.#decoder.end();
+    });
+    if (this.#failure !== null) throw this.#failure.error;
+  }
+}
+
+/**
+ * Frees the memory of decoded bytes at once; the collector would let some 60 MiB of it pile up. The decoder fills one
+ * buffer with several chunks in a row, so only the last one of a buffer may do that.
+ */
+function giveBack(chunk: Buffer): void {
+  const { buffer } = chunk;
+  const isLast = chunk.byteOffset + chunk.length === buffer.byteLength;
+  if (isLast && buffer instanceof ArrayBuffer && buffer.byteLength >= READ_BYTES) buffer.transfer(0);
 }
 
 /** Takes decoded bytes, writes them if there is a place to, and never more than were promised. */
-class VerifyingSink extends Writable {
-  readonly #content: WantedContent;
+class VerifyingSink {
+  readonly content: WantedContent;
   readonly #hash = createHash("sha256");
-  #descriptor: number | null;
+  #file: number | null;
   #length = 0;
 
   constructor(content: WantedContent, target: string | null) {
-    super({ highWaterMark: READ_BYTES });
-    this.#content = content;
-    this.#descriptor = target === null ? null : openSync(target, "wx", 0o600);
+    this.content = content;
+    this.#file = target === null ? null : openSync(target, "wx", content.mode | 0o200);
   }
 
-  override _write(chunk: Buffer, _encoding: string, callback: (error?: Error | null) => void): void {
-    try {
-      this.#length += chunk.length;
-      if (this.#length > this.#content.size)
-        throw mismatch(this.#content.sha256, `${this.#content.size} bytes`, "more bytes");
-      this.#hash.update(chunk);
-      for (let written = 0; this.#descriptor !== null && written < chunk.length; )
-        written += writeSync(this.#descriptor, chunk, written);
-      callback();
-    } catch (error) {
-      callback(error instanceof Error ? error : new Error(String(error)));
-    }
+  take(chunk: Buffer): void {
+    this.#length += chunk.length;
+    if (this.#length > this.content.size)
+      throw mismatch(this.content.sha256, `${this.content.size} bytes`, "more bytes");
+    this.#hash.update(chunk);
+    for (let written = 0; this.#file !== null && written < chunk.length; )
+      written += writeSync(this.#file, chunk, written);
   }
 
-  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
-    if (this.#descriptor !== null) closeSync(this.#descriptor);
-    this.#descriptor = null;
-    callback(error);
-  }
-
-  override _final(callback: (error?: Error | null) => void): void {
-    if (this.#descriptor !== null) closeSync(this.#descriptor);
-    this.#descriptor = null;
-    callback();
+  close(): void {
+    if (this.#file !== null) closeSync(this.#file);
+    this.#file = null;
   }
 
   /** Throws CONTENT_MISMATCH unless exactly the promised bytes came. */
   demand(): void {
-    const { sha256, size } = this.#content;
+    const { sha256, size } = this.content;
     if (this.#length !== size) throw mismatch(sha256, `${size} bytes`, `${this.#length} bytes`);
     const found = this.#hash.digest("hex");
     if (found !== sha256) throw mismatch(sha256, sha256, found);

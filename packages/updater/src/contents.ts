@@ -25,6 +25,8 @@ export interface WantedContent {
   readonly size: number;
   /** Where it is to be staged; the first place is filled, the others are copied from it. */
   readonly places: readonly string[];
+  /** The mode of the file in the first place; saves a call for each file. */
+  readonly mode: number;
   /** A file of the installation that has it, or null. */
   readonly local: string | null;
 }
@@ -56,7 +58,7 @@ export function wantedContents(
   numberOf: (operation: PlanOperation) => number,
   staging: Staging,
 ): WantedContent[] {
-  const wanted = new Map<Sha256, { size: number; places: string[]; local: string | null }>();
+  const wanted = new Map<Sha256, { size: number; places: string[]; mode: number; local: string | null }>();
   for (const operation of operations) {
     if (operation.kind !== "add" && operation.kind !== "replace") continue;
     const { sha256, size } = operation.entry;
@@ -67,6 +69,7 @@ export function wantedContents(
       wanted.set(sha256, {
         size,
         places: [place],
+        mode: operation.entry.mode,
         local: operation.source.kind === "local" ? operation.source.path : null,
       });
   }

@@ -36,6 +36,9 @@ export type FromUpdater =
   | { readonly kind: "result"; readonly result: RunResult }
   | { readonly kind: "error"; readonly body: ErrorBody };
 
+/** Short-lived objects in little memory: an update makes many of them and keeps few. In MiB. */
+const NODE_OPTIONS = ["--max-semi-space-size=2"];
+
 /** Runs in the given copy, or in this process where there is none. Throws what the run throws. */
 export async function runIn(
   copy: UpdaterCopy | null,
@@ -47,7 +50,7 @@ export async function runIn(
 
 async function runInCopy(copy: UpdaterCopy, request: RunRequest, host: RunHost): Promise<RunResult> {
   const { access, signal } = host;
-  const child = spawn(process.execPath, [copy.program, "apply"], {
+  const child = spawn(process.execPath, [...NODE_OPTIONS, copy.program, "apply"], {
     stdio: ["inherit", "inherit", "inherit", "ipc"],
     env: { ...process.env },
   });

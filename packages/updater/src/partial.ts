@@ -65,7 +65,7 @@ export class PartialStore {
       rmSync(path, { force: true });
   }
 
-  /** Notes that a verified content stands in a staging directory. Written in batches: losing some costs a re-fetch. */
+  /** Notes that a verified content stands in a staging directory. On the disk after `flush`, which costs a call. */
   noteStaged(sha256: Sha256, path: string): void {
     this.#lines += `${sha256} ${relative(this.#paths.staging, path)}\n`;
     if (this.#lines.length > JOURNAL_CHARACTERS_MAX) this.flush();

@@ -64,7 +64,7 @@ export async function obtainArchive(
       signal,
       meter: new ProgressMeter(() => {}, "updater", NO_TOTALS, clock.monotonic),
     },
-    [{ ...archive, places: [zip], local: null }],
+    [{ ...archive, places: [zip], mode: 0o600, local: null }],
     { receivedBytes: 0, requests: 0, fetched: 0, reused: 0 },
     () => {},
   );
