@@ -1,0 +1,144 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import type { CommitBody } from "./apply-record.ts";
+import {
+  type ApplyStep,
+  backSteps,
+  dropSteps,
+  finishSteps,
+  prepareSteps,
+  revisionFileName,
+  settleSteps,
+  switchSteps,
+  turnSteps,
+} from "./apply-steps.ts";
+
+/** A file replaced, one added in a new directory, one removed, a file to a directory, a directory to a file. */
+const BODY: CommitBody = {
+  id: "x",
+  from: 1,
+  to: 2,
+  startedAt: 0,
+  formerState: true,
+  entries: [
+    { n: 0, kind: "put", path: "a", former: "linked", formerPath: null },
+    { n: 1, kind: "put", path: "new/b", former: "none", formerPath: null },
+    { n: 2, kind: "remove", path: "old/c", former: "copied", formerPath: null },
+    { n: 3, kind: "remove", path: "swap", former: "linked", formerPath: null },
+    { n: 4, kind: "put", path: "swap/d", former: "none", formerPath: null },
+    { n: 5, kind: "remove", path: "paws/e", former: "linked", formerPath: null },
+    { n: 6, kind: "put", path: "paws", former: "none", formerPath: null },
+    { n: 7, kind: "put", path: "README", former: "linked", formerPath: "Readme" },
+  ],
+  make: [{ path: "new", mode: 0o755 }],
+  makeLate: [{ path: "swap", mode: 0o755 }],
+  clear: [{ path: "paws", mode: 0o700 }],
+};
+
+const STAGE = ".lockstep/staging/x";
+
+/** One line a step: the story that a reviewer reads. */
+function tell(step: ApplyStep): string {
+  switch (step.do) {
+    case "move":
+      return `move ${step.from.replace(STAGE, "$")} to ${step.to.replace(STAGE, "$")}${step.instead === null ? "" : ` instead of ${step.instead}`}${step.insist ? ", insisting" : ""}`;
+    case "sync":
+      return `sync ${step.directories.map((each) => (each === "" ? "." : each.replace(STAGE, "$"))).join(" ")}`;
+    case "make-directory":
+      return `make ${step.path} ${step.mode.toString(8)}${step.aside ? ", setting aside" : ""}`;
+    case "remove-directory":
+      return `rmdir ${step.path} or ${step.notEmpty}`;
+    case "remove-kept":
+      return `remove ${step.path} if ${step.copied ? "there" : `it is ${step.kept.replace(STAGE, "$")}`}`;
+    case "take-out":
+      return `take out ${step.path} that was ${step.staged.replace(STAGE, "$")}`;
+    case "drop-head":
+      return `drop the head${step.retired === null ? "" : ` as ${step.retired}`}`;
+  }
+}
+
+test("forward: directories first and durable, removals before what takes their place, the state last, then durable", () => {
+  const steps = [
+    ...turnSteps("x", "forward"),
+    ...prepareSteps(BODY),
+    ...switchSteps(BODY),
+    ...settleSteps(BODY),
+  ];
+  assert.deepEqual(steps.map(tell), [
+    "move $/head.forward.json to .lockstep/commit.json",
+    "sync .lockstep $",
+    "make new 755",
+    "sync .",
+    "remove old/c if there",
+    "remove swap if it is $/old/3",
+    "remove paws/e if it is $/old/5",
+    "rmdir paws or fail",
+    "make swap 755",
+    "sync .",
+    "move $/new/0 to a",
+    "move $/new/1 to new/b",
+    "move $/new/4 to swap/d",
+    "move $/new/6 to paws",
+    "move $/new/7 to README instead of Readme",
+    "move $/state to InstallState.config",
+    "sync . $ new old swap paws $/new",
+  ]);
+});
+
+test("back: the turn is durable first, what came goes, what was comes back, and the head goes last", () => {
+  assert.deepEqual([...turnSteps("x", "back"), ...backSteps(BODY)].map(tell), [
+    "move $/head.back.json to .lockstep/commit.json",
+    "sync .lockstep $",
+    "take out new/b that was $/new/1",
+    "take out swap/d that was $/new/4",
+    "take out paws that was $/new/6",
+    "rmdir swap or leave",
+    "rmdir new or leave",
+    "make paws 700, setting aside",
+    "sync .",
+    "move $/old/0 to a, insisting",
+    "move $/old/2 to old/c, insisting",
+    "move $/old/3 to swap, insisting",
+    "move $/old/5 to paws/e, insisting",
+    "move $/old/7 to Readme instead of README, insisting",
+    "move $/state.former to InstallState.config",
+    "sync . $ new old swap paws $/old",
+    "drop the head",
+    "sync .lockstep",
+  ]);
+});
+
+test("finish: the turn is durable first, then the revision file, then what is ours", () => {
+  const steps = [...turnSteps("x", "finish"), ...finishSteps(BODY, revisionFileName(false))];
+  assert.deepEqual(steps.map(tell), [
+    "move $/head.finish.json to .lockstep/commit.json",
+    "sync .lockstep $",
+    "move $/revision to .softwarerevision.viv",
+    "rmdir paws or leave",
+    "rmdir old or leave",
+    "move $/index to .lockstep/index",
+    "sync . $",
+    "move .lockstep/previous to $.former",
+    "move $ to .lockstep/previous",
+    "sync .lockstep .lockstep/staging",
+    "drop the head as .lockstep/previous/commit.json",
+  ]);
+  assert.deepEqual(steps.slice(-2), dropSteps());
+});
+
+test("where no state file was, the way back takes the new one out", () => {
+  const steps = backSteps({ ...BODY, formerState: false }).map(tell);
+  assert.ok(steps.includes("take out InstallState.config that was $/state"));
+});
+
+test("an update of no file makes and syncs no directory of the product but its own", () => {
+  const empty = { ...BODY, entries: [], make: [], makeLate: [], clear: [] };
+  assert.deepEqual(prepareSteps(empty), []);
+  assert.deepEqual(switchSteps(empty).map(tell), ["move $/state to InstallState.config"]);
+  assert.deepEqual(settleSteps(empty).map(tell), ["sync . $ $/new"]);
+});
+
+test("the revision file has the name that its system hides", () => {
+  assert.equal(revisionFileName(false), ".softwarerevision.viv");
+  assert.equal(revisionFileName(true), "softwarerevision.viv");
+});

@@ -1,0 +1,115 @@
+import { spawn } from "node:child_process";
+import { readFile } from "node:fs/promises";
+
+/**
+ * The system's own scalpel: strace kills a program before its k-th call of a name, or lets that call fail.
+ *
+ * strace counts calls per name and thread, so the program must make its calls in one thread (no thread pool, no
+ * io_uring), and the counts of two runs are the same only from the same state. The call does not take effect when the
+ * kill or the error strikes.
+ */
+export interface TracedCall {
+  readonly name: string;
+  /** How many calls of this name this thread had made, this one included. */
+  readonly ordinal: number;
+  readonly line: string;
+}
+
+export interface RunOutcome {
+  readonly status: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Calls that look at or change files. */
+const FILE_CALLS =
+  "open,openat,creat,close,read,pread64,write,pwrite64,writev,pwritev,fsync,fdatasync,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,mkdir,mkdirat,rmdir,chmod,fchmod,fchmodat,truncate,ftruncate,stat,lstat,fstat,newfstatat,statx,statfs,fstatfs,access,faccessat,faccessat2,getdents64,readlink,readlinkat,copy_file_range,utimensat,flock,fcntl";
+
+const ENVIRONMENT = { ...process.env, UV_THREADPOOL_SIZE: "1", UV_USE_IO_URING: "0", NODE_COMPILE_CACHE: "" };
+
+/** Runs a program without touching it; returns its main thread's calls on files below `root` between two marked ones. */
+export async function traceCalls(
+  command: readonly string[],
+  root: string,
+  log: string,
+): Promise<TracedCall[]> {
+  const outcome = await run([
+    "strace",
+    "-f",
+    "-qq",
+    "-y",
+    "-s",
+    "4096",
+    "-o",
+    log,
+    "-e",
+    `trace=${FILE_CALLS}`,
+    "-e",
+    "signal=none",
+    ...command,
+  ]);
+  if (outcome.status !== 0) throw new Error(`the traced program failed: ${outcome.stderr}${outcome.stdout}`);
+  const counts = new Map<string, number>();
+  const calls: TracedCall[] = [];
+  let main: string | null = null;
+  let inside = false;
+  for (const line of (await readFile(log, "utf8")).split("\n")) {
+    const match = /^(\d+) +(\w+)\(/.exec(line);
+    const [, thread, name] = match ?? [];
+    if (thread === undefined || name === undefined) continue;
+    main ??= thread;
+    if (thread !== main) continue;
+    const ordinal = (counts.get(name) ?? 0) + 1;
+    counts.set(name, ordinal);
+    if (line.includes("lockstep-crash-begin")) inside = true;
+    else if (line.includes("lockstep-crash-end")) inside = false;
+    else if (inside && line.includes(root)) calls.push({ name, ordinal, line });
+  }
+  return calls;
+}
+
+/** Runs a program and kills it before one call. */
+export function runKilled(command: readonly string[], call: TracedCall): Promise<RunOutcome> {
+  return inject(command, call, "signal=KILL");
+}
+
+/** Runs a program and lets one call fail. */
+export function runFailing(command: readonly string[], call: TracedCall, error: string): Promise<RunOutcome> {
+  return inject(command, call, `error=${error}`);
+}
+
+function inject(
+  command: readonly string[],
+  { name, ordinal }: TracedCall,
+  what: string,
+): Promise<RunOutcome> {
+  const options = [
+    "-f",
+    "-qq",
+    "-o",
+    "/dev/null",
+    "--seccomp-bpf",
+    "-e",
+    `trace=${name}`,
+    "-e",
+    "signal=none",
+  ];
+  return run(["strace", ...options, "-e", `inject=${name}:${what}:when=${ordinal}`, ...command]);
+}
+
+function run([program = "", ...parameters]: readonly string[]): Promise<RunOutcome> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, parameters, { env: ENVIRONMENT, stdio: ["ignore", "pipe", "pipe"] });
+    let stdout = "";
+    let stderr = "";
+    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+      stdout += text;
+    });
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      stderr += text;
+    });
+    child.once("error", reject);
+    child.once("close", (status, signal) => resolve({ status, signal, stdout, stderr }));
+  });
+}
