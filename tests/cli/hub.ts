@@ -12,9 +12,12 @@ export interface TestHub {
   stop(): Promise<{ readonly status: number | null; readonly stdout: string; readonly stderr: string }>;
 }
 
-/** Starts `lockstep hub` below a directory and waits for its line `ready URL`. */
-export async function startTestHub(directory: string, ...more: string[]): Promise<TestHub> {
-  const child = start(["hub", "--data", join(directory, "hub"), "--listen", "127.0.0.1:0", "--dev", ...more]);
+/** Starts `lockstep hub` below a directory (its data is in `hub`) and waits for its line `ready URL`. */
+export async function startTestHub(
+  directory: string,
+  how: readonly string[] = ["--listen", "127.0.0.1:0", "--dev"],
+): Promise<TestHub> {
+  const child = start(["hub", "--data", join(directory, "hub"), ...how]);
   const end = ended(child);
   const url = await new Promise<string>((found, failed) => {
     let text = "";

@@ -164,8 +164,10 @@ class Watch {
     while (!this.#stopped) {
       if (!begun) begun = this.#begin();
       const look = await this.#look(begun);
-      if (this.#stopped || once === true) break;
+      if (this.#stopped) break;
+      // Also the only look tells its failure.
       const waitMs = this.#next(look);
+      if (once === true) break;
       // A hub that is followed holds its answers back itself.
       if (follow && look.kind === "settled" && look.again) continue;
       await this.#clock.sleep(waitMs, signal);

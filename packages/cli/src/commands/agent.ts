@@ -42,7 +42,7 @@ async function runTheAgent(directories: readonly string[], options: AgentArgumen
       // Amounts are for screens; an agent has none.
       if (event.kind === "progress" && event.event.kind !== "notice") return;
       output.document({ time: new Date().toISOString(), ...event });
-      const words = describe(event);
+      const words = describe(event, options.once === true);
       if (words !== null)
         output.line(`${formatTime(Date.now())}  ${printable(event.directory)}  ${printable(words)}`);
     },
@@ -53,7 +53,7 @@ async function runTheAgent(directories: readonly string[], options: AgentArgumen
   }
 }
 
-function describe(event: AgentEvent): string | null {
+function describe(event: AgentEvent, once: boolean): string | null {
   switch (event.kind) {
     case "watching":
       return `watching, software revision ${event.revision ?? "unknown"}, hub ${event.hub}`;
@@ -68,7 +68,7 @@ function describe(event: AgentEvent): string | null {
     case "quarantined":
       return `software revision ${event.revision} failed ${event.failures} times here and is not tried again`;
     case "failed":
-      return `failed: ${event.problem}; next try in ${formatDuration(event.retryMs)}`;
+      return `failed: ${event.problem}${once ? "" : `; next try in ${formatDuration(event.retryMs)}`}`;
     case "damaged":
       return `${event.files} files were not as installed${event.repaired ? "; mending them" : ""}`;
     case "progress":
