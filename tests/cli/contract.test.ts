@@ -43,6 +43,24 @@ test("every command has a help that names its options", async () => {
   }
 });
 
+test("the reference names every command, subcommand and option that there is", async () => {
+  const reference = readFileSync(resolve(import.meta.dirname, "../../docs/reference/commands.md"), "utf8");
+  const lacking: string[] = [];
+  for (const command of COMMANDS) {
+    const { stdout } = await lockstep([command, "--help"]);
+    const subcommands = [...stdout.matchAll(/^ {2}([a-z]+) /gm)].map((match) => match[1] ?? "");
+    const inner = /^Commands:$/m.test(stdout) ? subcommands.filter((name) => name !== "help") : [];
+    for (const words of [[command], ...inner.map((name) => [command, name])]) {
+      const help = (await lockstep([...words, "--help"])).stdout;
+      if (!reference.includes(words.join(" "))) lacking.push(words.join(" "));
+      for (const [, option = ""] of help.matchAll(/^ {2}(?:-\w, )?(--[a-z-]+)/gm))
+        if (option !== "--help" && !reference.includes(`\`${option}`) && !reference.includes(`, ${option}`))
+          lacking.push(`${words.join(" ")} ${option}`);
+    }
+  }
+  assert.deepEqual(lacking, []);
+});
+
 test("wrong usage ends with 2 and its code, and says nothing on standard output", async () => {
   const wrong = [
     ["nonsense"],
