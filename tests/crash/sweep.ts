@@ -114,7 +114,7 @@ export function pointsOf({ story, calls }: ReadyStory): Point[] {
 }
 
 /** One point. Returns what is broken afterwards, or null. */
-export async function tryPoint(rig: Rig, ready: ReadyStory, point: Point): Promise<string | null> {
+export async function tryPoint(_rig: Rig, ready: ReadyStory, point: Point): Promise<string | null> {
   const root = ready.base.replace(/-base$/, "-work");
   fs.rmSync(root, { recursive: true, force: true });
   copyTree(ready.base, root);

@@ -31,7 +31,7 @@ const MODE_BITS = 0o777;
 export const realDisk: Disk = {
   windows: WINDOWS,
   lstat,
-  readDirectory: (path) => fs.readdirSync(path),
+  readDirectory,
   readFile,
   readLink: (path) => fs.readlinkSync(path),
   makeDirectory(path, mode) {
@@ -79,11 +79,21 @@ function lstat(path: string): FileStat | null {
   }
 }
 
+function systemError(code: string, path: string): Error {
+  return Object.assign(new Error(`${code}: refused before the system was asked, ${path}`), { code });
+}
+
 function kindOf(stat: fs.BigIntStats): FileKind {
   if (stat.isFile()) return "file";
   if (stat.isDirectory()) return "directory";
   // Junctions of Windows come as links as well.
   return stat.isSymbolicLink() ? "link" : "other";
+}
+
+function readDirectory(path: string): string[] {
+  // The system would follow a link here.
+  if (lstat(path)?.kind === "link") throw systemError("ENOTDIR", path);
+  return fs.readdirSync(path);
 }
 
 function readFile(path: string): Uint8Array {
@@ -110,6 +120,8 @@ const COPY_BYTES = 1 << 20;
 function copyFile(from: string, to: string, mode: number): void {
   const source = fs.openSync(from, constants.O_RDONLY | NO_FOLLOW);
   try {
+    // Before the target is made, so that a refused copy leaves nothing behind.
+    if (!fs.fstatSync(source).isFile()) throw systemError("EISDIR", from);
     const target = fs.openSync(to, CREATE, mode);
     try {
       const buffer = Buffer.allocUnsafe(COPY_BYTES);

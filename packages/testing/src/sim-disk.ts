@@ -1,5 +1,5 @@
 import { foldPath } from "@lockstep/core";
-import type { Disk, FileStat } from "@lockstep/platform";
+import { type Disk, type FileStat, systemErrorCode } from "@lockstep/platform";
 import { afterPowerCut, type PowerCutOptions } from "./power-cut.ts";
 import type { Prng } from "./prng.ts";
 import { type Entry, type Inode, Journal, newInode } from "./sim-journal.ts";
@@ -203,6 +203,8 @@ export class SimDisk implements Disk {
     this.#call();
     if (this.options.linkError !== null) throw systemError(this.options.linkError, to);
     const inode = this.#existing(from);
+    const { directory, key } = this.#place(to);
+    if (directory.entries.has(key)) throw systemError("EEXIST", to);
     if (inode.kind === "directory") throw systemError("EPERM", from);
     this.#demandFree(NAME_BYTES, to);
     this.#enter(to, inode);
@@ -215,12 +217,15 @@ export class SimDisk implements Disk {
 
   rename(from: string, to: string): void {
     this.#call();
-    const inode = this.#existing(from);
     const source = this.#place(from);
     const target = this.#place(to);
+    const inode = this.#existing(from);
+    const above = (path: string) => this.#follow(parentPath(path), 0, []);
+    if (above(to).includes(inode)) throw systemError("EINVAL", to);
     this.#demandChangeable(source.directory, from);
     this.#demandChangeable(target.directory, to);
     const replaced = this.#find(to);
+    if (replaced !== null && above(from).includes(replaced)) throw systemError("ENOTEMPTY", to);
     if (replaced?.ino === inode.ino) {
       const sameEntry = source.directory === target.directory && source.key === target.key;
       if (sameEntry && source.name !== target.name)
@@ -230,7 +235,6 @@ export class SimDisk implements Disk {
       return;
     }
     if (inode.kind === "directory") {
-      if (to.startsWith(`${from}/`)) throw systemError("EINVAL", to);
       if (replaced !== null && replaced.kind !== "directory") throw systemError("ENOTDIR", to);
       if (replaced !== null && replaced.entries.size > 0) throw systemError("ENOTEMPTY", to);
     } else if (replaced?.kind === "directory") throw systemError("EISDIR", to);
@@ -306,33 +310,47 @@ export class SimDisk implements Disk {
     }
   }
 
-  /** Follows links in all parts but the last, as the system does. */
+  /** Follows links in all parts but the last, as the system does. Null when nothing is there. */
   #find(path: string): Inode | null {
-    if (path === "/") return this.#journal.root;
-    const directory = this.#walk(parentPath(path), 0);
-    if (directory?.kind !== "directory") return null;
-    const entry = directory.entries.get(this.#key(baseName(path)));
-    return entry === undefined ? null : this.#journal.inode(entry.ino);
-  }
-
-  #walk(path: string, followed: number): Inode | null {
-    if (path === "" || path === "/") return this.#journal.root;
-    if (followed > LINKS_FOLLOWED_MAX) return null;
-    const directory = this.#walk(parentPath(path), followed);
-    if (directory?.kind !== "directory") return null;
-    const entry = directory.entries.get(this.#key(baseName(path)));
-    if (entry === undefined) return null;
-    const inode = this.#journal.inode(entry.ino);
-    if (inode.kind !== "link") return inode;
-    const target = inode.target.startsWith("/") ? inode.target : `${parentPath(path)}/${inode.target}`;
-    return this.#walk(target, followed + 1);
+    try {
+      return this.#existing(path);
+    } catch (error) {
+      const code = systemErrorCode(error);
+      if (code === "ENOENT" || code === "ENOTDIR") return null;
+      throw error;
+    }
   }
 
   #existing(path: string): Inode {
-    const inode = this.#find(path);
-    if (inode === null)
-      throw systemError(this.#walk(parentPath(path), 0)?.kind === "file" ? "ENOTDIR" : "ENOENT", path);
-    return inode;
+    if (path === "/") return this.#journal.root;
+    const entry = this.#walk(parentPath(path)).entries.get(this.#key(baseName(path)));
+    if (entry === undefined) throw systemError("ENOENT", path);
+    return this.#journal.inode(entry.ino);
+  }
+
+  /** The directory that a path leads to, through links. ENOENT, ENOTDIR, ELOOP. */
+  #walk(path: string): Inode {
+    return this.#follow(path, 0, []).at(-1) ?? this.#journal.root;
+  }
+
+  /** The directories from the root to the one that a path leads to, the root left out. */
+  #follow(path: string, followed: number, from: readonly Inode[]): Inode[] {
+    if (followed > LINKS_FOLLOWED_MAX) throw systemError("ELOOP", path);
+    let stack = path.startsWith("/") ? [] : [...from];
+    for (const name of path.split("/")) {
+      if (name === "" || name === ".") continue;
+      if (name === "..") {
+        stack.pop();
+        continue;
+      }
+      const entry = (stack.at(-1) ?? this.#journal.root).entries.get(this.#key(name));
+      if (entry === undefined) throw systemError("ENOENT", path);
+      const inode = this.#journal.inode(entry.ino);
+      if (inode.kind === "file") throw systemError("ENOTDIR", path);
+      if (inode.kind === "directory") stack.push(inode);
+      else stack = this.#follow(inode.target, followed + 1, stack);
+    }
+    return stack;
   }
 
   #directory(path: string): Inode {
@@ -348,11 +366,8 @@ export class SimDisk implements Disk {
   }
 
   #place(path: string): { directory: Inode; key: string; name: string } {
-    const directory = this.#walk(parentPath(path), 0);
-    if (directory === null) throw systemError("ENOENT", path);
-    if (directory.kind !== "directory") throw systemError("ENOTDIR", path);
     const name = baseName(path);
-    return { directory, key: this.#key(name), name };
+    return { directory: this.#walk(parentPath(path)), key: this.#key(name), name };
   }
 
   #create(path: string, inode: Inode, bytes: number): void {
