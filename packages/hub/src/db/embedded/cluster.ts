@@ -14,13 +14,13 @@
  * say). So they work where only root can enter a directory above (a user's home, /root), and
  * the socket's path is never too long for the system. Where there is no /proc they get the path itself.
  */
-import { type SpawnOptions, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { type FileHandle, mkdir, mkdtemp, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Account } from "./account.ts";
 import { fileFailure, startFailure } from "./failure.ts";
-import { CLEAN_ENVIRONMENT, type Programs } from "./programs.ts";
+import type { Programs } from "./programs.ts";
+import { FIRST_DESCRIPTOR, startWatched } from "./watched-process.ts";
 
 export const ADMIN_ROLE = "lockstep_admin";
 
@@ -62,7 +62,9 @@ export async function prepareRoot(paths: ClusterPaths): Promise<void> {
   try {
     await mkdir(paths.root, { recursive: true, mode: 0o700 });
     for (const name of await readdir(paths.root)) {
-      if (name.startsWith("data.new-")) await rm(join(paths.root, name), { recursive: true, force: true });
+      // An initdb that is just being interrupted may still write a file or two.
+      const patience = { recursive: true, force: true, maxRetries: 40, retryDelay: 25 };
+      if (name.startsWith("data.new-")) await rm(join(paths.root, name), patience);
     }
   } catch (error) {
     throw fileFailure("the data directory cannot be prepared", error);
@@ -147,32 +149,27 @@ async function runInitdb(
   programs: Programs,
   account: Account | null,
 ): Promise<void> {
-  const data = await open(directory, "r");
-  const password = await open(passwordFile, "r");
-  try {
-    const { code, output } = await runProgram(
-      join(programs.bin, "initdb"),
-      [
-        ...["-D", descriptorPath(3, directory), "--username", ADMIN_ROLE, "--auth", "scram-sha-256"],
-        ...["--encoding", "UTF8", "--locale", "C", "--data-checksums"],
-        ...["--pwfile", descriptorPath(4, passwordFile)],
-      ],
-      account,
-      [data.fd, password.fd],
-    );
-    if (code !== 0) throw startFailure("initdb could not create the database", output);
-  } finally {
-    await data.close();
-    await password.close();
-  }
+  await using data = await open(directory, "r");
+  await using password = await open(passwordFile, "r");
+  const { code, output } = await runProgram(
+    join(programs.bin, "initdb"),
+    [
+      ...["-D", descriptorPath(FIRST_DESCRIPTOR, directory), "--username", ADMIN_ROLE],
+      ...["--auth", "scram-sha-256", "--pwfile", descriptorPath(FIRST_DESCRIPTOR + 1, passwordFile)],
+      ...["--encoding", "UTF8", "--locale", "C", "--data-checksums"],
+    ],
+    account,
+    [data.fd, password.fd],
+  );
+  if (code !== 0) throw startFailure("initdb could not create the database", output);
 }
 
-/** The path of a directory or file that a child inherits as descriptor `fd`. */
+/** The path of a directory or file that a child inherits as descriptor `fd` (see FIRST_DESCRIPTOR). */
 export function descriptorPath(fd: number, path: string): string {
   return HAS_DESCRIPTOR_PATHS ? `/proc/self/fd/${fd}` : path;
 }
 
-/** Runs a program of PostgreSQL to its end, with descriptors from 3 on, and returns what it printed. */
+/** Runs a program of PostgreSQL to its end, with these descriptors inherited, and returns what it printed. */
 export function runProgram(
   program: string,
   args: readonly string[],
@@ -180,14 +177,14 @@ export function runProgram(
   descriptors: readonly number[],
   input?: string,
 ): Promise<{ readonly code: number | null; readonly output: string }> {
-  const options: SpawnOptions = {
-    ...account,
-    cwd: "/",
-    env: CLEAN_ENVIRONMENT,
-    stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe", ...descriptors],
-  };
+  const { child } = startWatched(
+    program,
+    args,
+    account,
+    descriptors,
+    input === undefined ? "ignore" : "pipe",
+  );
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, options);
     let output = "";
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding("utf8").on("data", (text: string) => {
@@ -227,13 +224,9 @@ const CONFIGURATION: Readonly<Record<string, string>> = {
 
 async function configure(directory: string): Promise<void> {
   const lines = Object.entries(CONFIGURATION).map(([name, value]) => `${name} = '${value}'`);
-  const file = await open(join(directory, "postgresql.conf"), "a");
-  try {
-    await file.write(`\n# Lockstep\n${lines.join("\n")}\n`);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
+  await using file = await open(join(directory, "postgresql.conf"), "a");
+  await file.write(`\n# Lockstep\n${lines.join("\n")}\n`);
+  await file.sync();
 }
 
 /** Sets the superuser's password without asking for the old one, which only works while no server runs. */
@@ -243,47 +236,31 @@ export async function resetAdminPassword(
   account: Account | null,
   passwords: Passwords,
 ): Promise<void> {
-  const data = await open(paths.data, "r");
-  try {
-    const { code, output } = await runProgram(
-      join(programs.bin, "postgres"),
-      ["--single", "-D", descriptorPath(3, paths.data), "-c", "listen_addresses=", "postgres"],
-      account,
-      [data.fd],
-      `alter role ${ADMIN_ROLE} password '${passwords.admin}';\n`,
-    );
-    if (code !== 0) throw startFailure("the database's password could not be set anew", output);
-  } finally {
-    await data.close();
-  }
+  await using data = await open(paths.data, "r");
+  const { code, output } = await runProgram(
+    join(programs.bin, "postgres"),
+    ["--single", "-D", descriptorPath(FIRST_DESCRIPTOR, paths.data), "-c", "listen_addresses=", "postgres"],
+    account,
+    [data.fd],
+    `alter role ${ADMIN_ROLE} password '${passwords.admin}';\n`,
+  );
+  if (code !== 0) throw startFailure("the database's password could not be set anew", output);
 }
 
 async function give(path: string, account: Account | null): Promise<void> {
   if (account === null) return;
-  const handle: FileHandle = await open(path, "r");
-  try {
-    await handle.chown(account.uid, account.gid);
-  } finally {
-    await handle.close();
-  }
+  await using handle = await open(path, "r");
+  await handle.chown(account.uid, account.gid);
 }
 
 async function writeDurably(path: string, text: string): Promise<void> {
   await rm(path, { force: true });
-  const file = await open(path, "wx", 0o600);
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
+  await using file = await open(path, "wx", 0o600);
+  await file.writeFile(text);
+  await file.sync();
 }
 
 async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, "r");
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
+  await using directory = await open(path, "r");
+  await directory.sync();
 }

@@ -1,5 +1,5 @@
 /**
- * A server that an earlier hub left: it should have ended by itself (see server.ts), but its watchdog may have been
+ * A server that an earlier hub left: it should have ended by itself (see watched-process.ts), but its watchdog may have been
  * killed as well, or it may still be on its way out. The caller holds the data directory's lock, so whatever server
  * works on this cluster belongs to no living hub.
  *

@@ -1,17 +1,12 @@
-/**
- * The server process. Between the hub and PostgreSQL stands a small shell that holds a pipe to the hub: when the hub
- * is gone, however it went, the pipe ends, and the shell asks PostgreSQL to shut down. So no server stays behind. The
- * shell is PostgreSQL's parent, so the process id that it signals cannot have been given to another process.
- */
-import { type ChildProcess, spawn } from "node:child_process";
+/** The server process of the cluster. */
 import { open, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Writable } from "node:stream";
 import type { Logger } from "@lockstep/platform";
 import type { Account } from "./account.ts";
 import { type ClusterPaths, descriptorPath } from "./cluster.ts";
 import { startFailure } from "./failure.ts";
-import { CLEAN_ENVIRONMENT, type Programs } from "./programs.ts";
+import type { Programs } from "./programs.ts";
+import { FIRST_DESCRIPTOR, startWatched, type WatchedProcess } from "./watched-process.ts";
 
 export interface ServerProcess {
   /** Resolves when the server has ended, with what it printed last. */
@@ -23,30 +18,13 @@ export interface ServerProcess {
   requestStop(): void;
 }
 
-/**
- * It ignores what a service manager sends to the whole group: PostgreSQL gets that as well, and the hub decides. (What a
- * shell ignores its children ignore, but PostgreSQL sets its own handlers.)
- */
-const WATCHDOG = `
-trap "" HUP INT TERM
-"$@" 3<&- &
-server=$!
-{ read -r _ <&3; kill -INT "$server"; } &
-watch=$!
-wait "$server"
-status=$?
-kill -KILL "$watch" 2>/dev/null
-wait "$watch" 2>/dev/null
-exit "$status"
-`;
-
 const LINES_KEPT = 50;
 
 /** What must hold whatever the cluster's own configuration file says. */
 function fixedSettings(paths: ClusterPaths): Readonly<Record<string, string>> {
   return {
     listen_addresses: "",
-    unix_socket_directories: descriptorPath(5, paths.socket),
+    unix_socket_directories: descriptorPath(FIRST_DESCRIPTOR + 1, paths.socket),
     unix_socket_permissions: "0700",
     port: "5432",
     logging_collector: "off",
@@ -66,32 +44,19 @@ export async function startServer(
   settings: Readonly<Record<string, string>>,
   log: Logger,
 ): Promise<ServerProcess> {
-  const data = await open(paths.data, "r");
-  const socket = await open(paths.socket, "r");
-  try {
-    const all = Object.entries({ ...settings, ...fixedSettings(paths) });
-    const command = [
-      join(programs.bin, "postgres"),
-      "-D",
-      descriptorPath(4, paths.data),
-      ...all.flatMap(([name, value]) => ["-c", `${name}=${value}`]),
-    ];
-    const child = spawn("/bin/sh", ["-c", WATCHDOG, "lockstep-postgres", ...command], {
-      ...account,
-      cwd: "/",
-      env: CLEAN_ENVIRONMENT,
-      // Apart from the hub's process group: an interrupt from the terminal is the hub's to handle, in its order.
-      detached: true,
-      stdio: ["ignore", "pipe", "pipe", "pipe", data.fd, socket.fd],
-    });
-    return follow(child, log);
-  } finally {
-    await data.close();
-    await socket.close();
-  }
+  await using data = await open(paths.data, "r");
+  await using socket = await open(paths.socket, "r");
+  const all = Object.entries({ ...settings, ...fixedSettings(paths) });
+  const args = [
+    "-D",
+    descriptorPath(FIRST_DESCRIPTOR, paths.data),
+    ...all.flatMap(([name, value]) => ["-c", `${name}=${value}`]),
+  ];
+  const watched = startWatched(join(programs.bin, "postgres"), args, account, [data.fd, socket.fd]);
+  return follow(watched, log);
 }
 
-function follow(child: ChildProcess, log: Logger): ServerProcess {
+function follow({ child, interrupt }: WatchedProcess, log: Logger): ServerProcess {
   const lines: string[] = [];
   const output = () => lines.join("\n");
   let hasEnded = false;
@@ -101,9 +66,6 @@ function follow(child: ChildProcess, log: Logger): ServerProcess {
     report(line, log);
   };
   for (const stream of [child.stdout, child.stderr]) readLines(stream, remember);
-  // Its end is the message: the hub writes nothing into it. It breaks when the server ends first.
-  const pipe = child.stdio[3] as Writable;
-  pipe.on("error", () => {});
   const ended = new Promise<string>((resolve) => {
     child.once("error", (error) => {
       remember(`could not start: ${error.message}`);
@@ -115,7 +77,7 @@ function follow(child: ChildProcess, log: Logger): ServerProcess {
       resolve(output());
     });
   });
-  return { ended, output, hasEnded: () => hasEnded, requestStop: () => pipe.end() };
+  return { ended, output, hasEnded: () => hasEnded, requestStop: interrupt };
 }
 
 function readLines(stream: NodeJS.ReadableStream | null, each: (line: string) => void): void {
