@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
   appendFileSync,
@@ -24,6 +25,7 @@ import {
   type ErrorDocument,
   ended,
   lockstep,
+  PROGRAM,
   start,
   temporaryDirectory,
 } from "./lockstep.ts";
@@ -128,6 +130,45 @@ test("without a terminal and without --yes a changing load is refused, and nothi
   assert.equal(error.code, "CONFIRMATION_REQUIRED");
   assert.match(error.hint ?? "", /--yes/);
   assert.equal((await listed("unasked/**")).size, 0);
+});
+
+/** Runs a command on a terminal (made by `script`) and types an answer when it asks. */
+async function onTerminal(answer: string, ...args: string[]): Promise<Ended> {
+  const words = [process.execPath, PROGRAM, ...args].map((word) => `'${word}'`).join(" ");
+  const child = spawn(
+    "script",
+    ["--quiet", "--return", "--command", `stty cols 90; exec ${words}`, "/dev/null"],
+    {
+      env: { PATH: process.env.PATH ?? "", HOME: process.env.HOME ?? "", TERM: "xterm", ...hub.env },
+      stdio: ["pipe", "pipe", "pipe"],
+    },
+  );
+  const end = ended(child);
+  let typed = false;
+  child.stdout?.on("data", (text: string) => {
+    if (!typed && text.includes("[y/N]")) {
+      typed = true;
+      child.stdin?.write(answer);
+    }
+  });
+  return await end.finally(() => child.stdin?.destroy());
+}
+
+test("on a terminal the loader shows colours and a bar, asks, and obeys the answer", async () => {
+  const source = makeSource("asked", { x: "x" });
+  const args = ["load", source, "--module", "ASKED", "--version", "1"];
+  const no = await onTerminal("n\r", ...args);
+  assert.equal(no.status, 4, no.stdout);
+  assert.match(no.stdout, /error CANCELLED/);
+  const stopped = await onTerminal("\u0003", ...args);
+  assert.equal(stopped.status, 1, stopped.stdout);
+  assert.match(stopped.stdout, /error INTERRUPTED/);
+  assert.equal((await listed("asked/*")).size, 0);
+  const yes = await onTerminal("y\r", ...args);
+  assert.equal(yes.status, 0, yes.stdout);
+  assert.ok(yes.stdout.includes("\u001b[1mASKED 1 (version)"), "colours");
+  assert.match(yes.stdout, /\[[#-]+\] +\d+% loading/);
+  assert.equal((await listed("asked/*")).size, 1);
 });
 
 test("--no-wait ends at once with the number of the load", async () => {

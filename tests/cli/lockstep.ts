@@ -5,7 +5,7 @@ import { join, resolve } from "node:path";
 import type { TestContext } from "node:test";
 
 /** The command as it stands in the checkout. */
-const PROGRAM = resolve(import.meta.dirname, "../../packages/cli/bin/lockstep.mjs");
+export const PROGRAM = resolve(import.meta.dirname, "../../packages/cli/bin/lockstep.mjs");
 
 export interface Ended {
   readonly status: number | null;

@@ -2,16 +2,16 @@ import { HubClient, resolveToken } from "@lockstep/client";
 import { givenHubUrl, type HubArguments } from "./hub-address.ts";
 import { usage } from "./options.ts";
 
-/** Makes the client of a command that needs a hub. Throws USAGE when nobody said which. */
-async function connectHub(given: HubArguments): Promise<HubClient> {
+/** The address of the hub. Throws USAGE when nobody named one. */
+export function demandHub(given: HubArguments): string {
   const url = givenHubUrl(given);
-  if (url === null)
-    throw usage(
-      "no hub was named",
-      undefined,
-      undefined,
-      "Give --hub http://HOST:PORT, or set LOCKSTEP_HUB.",
-    );
+  if (url !== null) return url;
+  throw usage("no hub was named", undefined, undefined, "Give --hub http://HOST:PORT, or set LOCKSTEP_HUB.");
+}
+
+/** Makes the client of a command that needs a hub. */
+async function connectHub(given: HubArguments): Promise<HubClient> {
+  const url = demandHub(given);
   return new HubClient({
     url,
     token: await resolveToken({ tokenFile: given.tokenFile ?? null, environment: process.env }),

@@ -1,8 +1,8 @@
 import type { EditsPolicy } from "@lockstep/core";
 import type { Command } from "commander";
-import { givenHubUrl } from "../hub-address.ts";
+import { demandHub } from "../connect.ts";
 import { addChangeArguments, addEditsOption, type ChangeArguments, readSwitch } from "../installation.ts";
-import { collectList, usage } from "../options.ts";
+import { collectList } from "../options.ts";
 import { tellRun } from "../screen/run-text.ts";
 import { RunView } from "../screen/run-view.ts";
 
@@ -24,13 +24,7 @@ export function define(command: Command): void {
     .option("--package <package>", "an installation package; what it needs comes along", collectList)
     .option("--auto-update <switch>", "on or off: whether it follows by itself", readSwitch("--auto-update"))
     .action(async (directory: string, options: InstallArguments) => {
-      if (givenHubUrl(options) === null)
-        throw usage(
-          "no hub was named",
-          undefined,
-          undefined,
-          "Give --hub http://HOST:PORT, or set LOCKSTEP_HUB.",
-        );
+      demandHub(options);
       const { install } = await import("@lockstep/updater");
       using view = new RunView(options);
       const result = await install(directory, {

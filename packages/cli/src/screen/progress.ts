@@ -14,7 +14,8 @@ const REDRAW_MS = 100;
 const LINE_MS = 10_000;
 /** The rate is that of the last seconds, not since the beginning: a stalled transfer must look stalled. */
 const RATE_WINDOW_MS = 5_000;
-const BAR_WIDTH = 24;
+const BAR_WIDTH_MIN = 8;
+const BAR_WIDTH_MAX = 24;
 
 /**
  * Shows how far something is, on standard error: a bar that redraws itself for a person, now and then a plain line for
@@ -53,14 +54,28 @@ export class Progress {
     this.#samples.push({ at: now, bytes: state.bytes });
     while (this.#samples.length > 2 && now - (this.#samples[0]?.at ?? now) > RATE_WINDOW_MS)
       this.#samples.shift();
-    const text = `${this.#title}  ${describe(state)}  ${this.#pace(now)}`;
     if (!this.#terminal.interactive) {
-      this.#write(`${text.trimEnd()}\n`);
+      this.#write(`${this.#text(state, now)}\n`);
       return;
     }
-    const width = this.#terminal.columns - 1;
-    this.#write(`\r\u001b[2K${(state.bytesTotal === null ? text : `${bar(state)} ${text}`).slice(0, width)}`);
+    this.#write(`\r\u001b[2K${this.#line(state, now)}`);
     this.#drawn = true;
+  }
+
+  /** What fits into one line: a narrow terminal loses the count of files first, then length of the bar. */
+  #line(state: ProgressState, now: number): string {
+    const width = this.#terminal.columns - 1;
+    const { bytes, bytesTotal } = state;
+    const full = this.#text(state, now);
+    const room = (text: string) => width - text.length - "[] 100% ".length;
+    const text = room(full) >= BAR_WIDTH_MIN ? full : this.#text({ bytes, bytesTotal }, now);
+    const barWidth = Math.min(BAR_WIDTH_MAX, room(text));
+    const drawn = bytesTotal === null || barWidth < BAR_WIDTH_MIN ? "" : `${bar(state, barWidth)} `;
+    return `${drawn}${text}`.slice(0, width);
+  }
+
+  #text(state: ProgressState, now: number): string {
+    return `${this.#title}  ${describe(state)}  ${this.#pace(now)}`.trimEnd();
   }
 
   /** Removes the bar and says in one line what was done. `said` replaces the usual words; null says nothing. */
@@ -88,7 +103,7 @@ export class Progress {
     const rate = ((this.#state.bytes - from.bytes) * 1000) / ms;
     const { bytesTotal, bytes } = this.#state;
     const left =
-      bytesTotal === null || rate <= 0
+      bytesTotal === null || bytes >= bytesTotal || rate <= 0
         ? ""
         : `  ${formatDuration(((bytesTotal - bytes) / rate) * 1000)} left`;
     return `${formatBytes(rate)}/s${left}`;
@@ -104,9 +119,9 @@ function describe(state: ProgressState): string {
   return `${files}${formatBytes(state.bytes)}${total}`;
 }
 
-function bar(state: ProgressState): string {
+function bar(state: ProgressState, width: number): string {
   const total = state.bytesTotal ?? 0;
   const part = total === 0 ? 1 : Math.min(1, state.bytes / total);
-  const full = Math.floor(part * BAR_WIDTH);
-  return `[${"#".repeat(full)}${"-".repeat(BAR_WIDTH - full)}] ${String(Math.floor(part * 100)).padStart(3)}%`;
+  const full = Math.floor(part * width);
+  return `[${"#".repeat(full)}${"-".repeat(width - full)}] ${String(Math.floor(part * 100)).padStart(3)}%`;
 }

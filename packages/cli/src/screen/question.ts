@@ -1,4 +1,5 @@
 import { createInterface } from "node:readline/promises";
+import { LockstepError } from "@lockstep/protocol/wire";
 
 /** Whether a person is there to answer: both ends of the conversation are terminals and nobody automated it. */
 export function canAsk(): boolean {
@@ -19,7 +20,10 @@ export async function askText(question: string, proposal: string, signal?: Abort
     const answer = await (signal === undefined ? lines.question(shown) : lines.question(shown, { signal }));
     return answer === "" ? proposal : answer;
   } catch (error) {
-    throw signal?.aborted ? signal.reason : error;
+    if (signal?.aborted) throw signal.reason;
+    // While a line is edited, the terminal hands Ctrl-C over as a key.
+    const pressed = error instanceof Error && "code" in error && error.code === "ABORT_ERR";
+    throw pressed ? new LockstepError("INTERRUPTED", "stopped by Ctrl-C") : error;
   } finally {
     lines.close();
   }

@@ -37,10 +37,10 @@ test("a column is as wide as the terminal shows it", () => {
   assert.equal(displayWidth("😀"), 2);
 });
 
-function progressOn(interactive: boolean) {
+function progressOn(interactive: boolean, columns = 60) {
   let now = 0;
   let written = "";
-  const terminal = { interactive, columns: 60, color: false };
+  const terminal = { interactive, columns, color: false };
   const progress = new Progress("loading", terminal, { monotonic: () => now }, (text) => {
     written += text;
   });
@@ -81,6 +81,18 @@ test("a terminal gets a bar that never outgrows its line, and no remains of it",
   const drawn = written().split("\r\u001b[2K");
   assert.ok(drawn.length >= 5);
   for (const line of drawn.slice(1, -1)) assert.ok(line.length < 60, line);
-  assert.match(drawn[1] ?? "", /^\[##-+\] {2}10% loading/);
+  assert.match(drawn[1] ?? "", /^\[-{8}\] {2}10% loading/);
   assert.equal(drawn.at(-1), "done\n");
+});
+
+test("a narrow terminal still shows rate and time left", () => {
+  for (const columns of [200, 80, 70]) {
+    const { progress, step, written } = progressOn(true, columns);
+    step(1000);
+    progress.update({ bytes: 123_456_789, bytesTotal: 987_654_321, files: 12_345, filesTotal: 34_842 });
+    const line = written().split("\u001b[2K").at(-1) ?? "";
+    assert.ok(line.length < columns, line);
+    assert.match(line, /^\[.{8,24}\] {2}12% .*123 MB\/s {2}7\.0 s left$/, `${columns} columns`);
+    assert.equal(line.includes("12 345 of 34 842 files"), columns === 200);
+  }
 });
