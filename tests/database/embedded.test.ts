@@ -64,7 +64,7 @@ const undos = new WeakMap<TestContext, (() => Promise<void>)[]>();
 async function directory(t: TestContext, mode = 0o700): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), "lockstep-embedded-"));
   await chmod(path, mode);
-  cleanUp(t, () => rm(path, { recursive: true, force: true }));
+  cleanUp(t, () => rm(path, { recursive: true, force: true, maxRetries: 40, retryDelay: 250 }));
   return path;
 }
 
