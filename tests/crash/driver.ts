@@ -15,7 +15,7 @@ import type { CrashScenario } from "./scenarios.ts";
 
 /**
  * One act on a real directory, as a program of its own that can be killed: `driver ROOT SCENARIO.json ACT`, where the
- * act is `update`, `rollback` or `recover`. Prints what became of it as one line of JSON, also for a named error; an
+ * act is `update`, `rollback`, `recover` or, as a control that must be found out, `in-place`. Prints what became of it as one line of JSON, also for a named error; an
  * error that is not ours ends it with status 70.
  */
 const [, , root = "", scenarioFile = "", act = ""] = process.argv;
@@ -38,6 +38,7 @@ try {
 realDisk.lstat("/lockstep-crash-end");
 
 async function carryOut(): Promise<unknown> {
+  if (act === "in-place") return updateInPlace();
   const recovered = await recover(ctx, { afterSwitch });
   if (act === "recover") return recovered;
   if (act === "rollback")
@@ -68,4 +69,18 @@ async function update(): Promise<unknown> {
     startedAt: scenario.startedAt,
     hooks: { afterSwitch },
   });
+}
+
+/** What everybody writes first: each file replaced by itself, without a record. */
+function updateInPlace(): { kind: string } {
+  const { disk } = ctx;
+  const replace = (path: string, content: string, mode: number) => {
+    disk.writeFile(`${root}/.new`, new TextEncoder().encode(content), mode);
+    disk.rename(`${root}/.new`, `${root}/${path}`);
+  };
+  for (const { path, content, mode } of scenario.put) replace(path, content, mode);
+  replace("InstallState.config", scenario.state, 0o644);
+  const revision = `${scenario.to}\n${new Date(scenario.startedAt).toISOString()}\n`;
+  replace(".softwarerevision.viv", revision, 0o444);
+  return { kind: "applied" };
 }

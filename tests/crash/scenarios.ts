@@ -19,7 +19,7 @@ export interface CrashScenario {
 export interface CrashStory {
   readonly name: string;
   /** What is crashed. `recover`: the update was killed half-way before. */
-  readonly act: "update" | "rollback" | "recover";
+  readonly act: "update" | "rollback" | "recover" | "in-place";
   readonly before: readonly CrashFile[];
   readonly scenario: CrashScenario;
 }
@@ -84,3 +84,11 @@ export const STORIES: readonly CrashStory[] = [
   { name: "recovery forward", act: "recover", before: BASE, scenario: MIXED },
   { name: "recovery back", act: "recover", before: BASE, scenario: { ...MIXED, verdict: false } },
 ];
+
+/** The control: an updater without a record must be found out. */
+export const IN_PLACE: CrashStory = {
+  name: "update in place",
+  act: "in-place",
+  before: BASE,
+  scenario: UPDATE,
+};

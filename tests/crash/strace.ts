@@ -20,6 +20,8 @@ export interface RunOutcome {
   readonly signal: NodeJS.Signals | null;
   readonly stdout: string;
   readonly stderr: string;
+  /** Whether the kill or the error has struck: the control without which nothing here proves anything. */
+  readonly struck: boolean;
 }
 
 /** Calls that look at or change files. */
@@ -70,32 +72,37 @@ export async function traceCalls(
 }
 
 /** Runs a program and kills it before one call. */
-export function runKilled(command: readonly string[], call: TracedCall): Promise<RunOutcome> {
-  return inject(command, call, "signal=KILL");
+export function runKilled(command: readonly string[], call: TracedCall, log: string): Promise<RunOutcome> {
+  return inject(command, call, "signal=KILL", log);
 }
 
 /** Runs a program and lets one call fail. */
-export function runFailing(command: readonly string[], call: TracedCall, error: string): Promise<RunOutcome> {
-  return inject(command, call, `error=${error}`);
+export function runFailing(
+  command: readonly string[],
+  call: TracedCall,
+  error: string,
+  log: string,
+): Promise<RunOutcome> {
+  return inject(command, call, `error=${error}`, log);
 }
 
-function inject(
+async function inject(
   command: readonly string[],
   { name, ordinal }: TracedCall,
   what: string,
+  log: string,
 ): Promise<RunOutcome> {
-  const options = [
-    "-f",
-    "-qq",
-    "-o",
-    "/dev/null",
-    "--seccomp-bpf",
+  // Not with --seccomp-bpf: strace 6.1 then traces as asked and injects nothing.
+  const options = ["-f", "-qq", "-o", log, "-e", `trace=${name}`, "-e", "signal=none"];
+  const outcome = await run([
+    "strace",
+    ...options,
     "-e",
-    `trace=${name}`,
-    "-e",
-    "signal=none",
-  ];
-  return run(["strace", ...options, "-e", `inject=${name}:${what}:when=${ordinal}`, ...command]);
+    `inject=${name}:${what}:when=${ordinal}`,
+    ...command,
+  ]);
+  const struck = outcome.signal === "SIGKILL" || (await readFile(log, "utf8")).includes("(INJECTED)");
+  return { ...outcome, struck };
 }
 
 function run([program = "", ...parameters]: readonly string[]): Promise<RunOutcome> {
@@ -110,6 +117,6 @@ function run([program = "", ...parameters]: readonly string[]): Promise<RunOutco
       stderr += text;
     });
     child.once("error", reject);
-    child.once("close", (status, signal) => resolve({ status, signal, stdout, stderr }));
+    child.once("close", (status, signal) => resolve({ status, signal, stdout, stderr, struck: false }));
   });
 }

@@ -13,7 +13,7 @@ export async function sweepAll(label: string): Promise<boolean> {
       const ready = await readyStory(rig, story);
       const points = pointsOf(ready);
       for (const point of points) {
-        const fault = await tryPoint(rig, ready, point);
+        const fault = await tryPoint(ready, point);
         if (point.error === null) kills++;
         else errors++;
         if (fault === null) continue;

@@ -103,7 +103,7 @@ async function killHalfWay(
   const middle = renames[Math.floor(renames.length / 2)];
   if (middle === undefined) throw new Error("the update switches no file");
   copyTree(base, trial);
-  await runKilled(command(trial), middle);
+  await runKilled(command(trial), middle, join(rig.directory, "trace"));
   fs.rmSync(base, { recursive: true });
   fs.renameSync(trial, base);
 }
@@ -114,26 +114,21 @@ export function pointsOf({ story, calls }: ReadyStory): Point[] {
 }
 
 /** One point. Returns what is broken afterwards, or null. */
-export async function tryPoint(_rig: Rig, ready: ReadyStory, point: Point): Promise<string | null> {
+export async function tryPoint(ready: ReadyStory, { call, error }: Point): Promise<string | null> {
   const root = ready.base.replace(/-base$/, "-work");
+  const log = ready.base.replace(/-base$/, "-trace");
   fs.rmSync(root, { recursive: true, force: true });
   copyTree(ready.base, root);
   try {
-    const outcome =
-      point.error === null
-        ? await runKilled(ready.command(root), point.call)
-        : await runFailing(ready.command(root), point.call, point.error);
-    return point.error === null
-      ? await afterKill(ready, root, outcome)
-      : await afterError(ready, root, outcome);
+    const command = ready.command(root);
+    const outcome = await (error === null
+      ? runKilled(command, call, log)
+      : runFailing(command, call, error, log));
+    if (!outcome.struck) return "nothing struck: the calls of two runs differ";
+    return error === null ? await putRight(ready, root, null) : await afterError(ready, root, outcome);
   } finally {
     fs.rmSync(root, { recursive: true, force: true });
   }
-}
-
-async function afterKill(ready: ReadyStory, root: string, outcome: RunOutcome): Promise<string | null> {
-  if (outcome.status === 0) return "it was not killed: the calls of two runs differ";
-  return putRight(ready, root, null);
 }
 
 async function afterError(ready: ReadyStory, root: string, outcome: RunOutcome): Promise<string | null> {
@@ -142,7 +137,7 @@ async function afterError(ready: ReadyStory, root: string, outcome: RunOutcome):
   if (result.kind === "error" && !/^(INSTALLATION_|ROLLBACK_UNAVAILABLE)/.test(result.code ?? ""))
     return `error ${result.code}`;
   const inForce = fs.existsSync(`${root}/.lockstep/commit.json`);
-  // Said no and left no record: nothing may have happened. Said yes: it has.
+  // Said no and left no record: nothing has happened. Said yes: it has.
   if (result.kind === "error" && !inForce)
     return putRight(ready, root, ready.story.act === "recover" ? null : "before");
   if (result.kind === "applied" || result.kind === "finished") return putRight(ready, root, "after");
