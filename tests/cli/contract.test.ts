@@ -19,6 +19,7 @@ const COMMANDS = [
     "configure",
     "launch",
     "agent",
+    "doctor",
   ],
 ];
 /** Nothing listens on it: connecting fails at once, everywhere. */

@@ -309,3 +309,26 @@ test("the fleet shows each installation as it last reported itself", async () =>
   const one = fleet.installations.find((each) => each.directory === target);
   assert.deepEqual([one?.revision, one?.outcome], [fleet.revision, "updated"]);
 });
+
+test("the doctor finds a sound world sound, and names what is not", async () => {
+  interface Diagnosis {
+    readonly healthy: boolean;
+    readonly checks: readonly { readonly id: string; readonly state: string; readonly hint: string | null }[];
+  }
+  const target = await installed("patient");
+  const sound = await asAdministrator("doctor", target, "--json");
+  assert.equal(sound.status, 0, sound.stdout);
+  assert.ok(documentOf<Diagnosis>(sound).healthy);
+  appendFileSync(join(target, "app/common.js"), "rot");
+  await asAdministrator("dbqueue", "stop");
+  const sick = await asAdministrator("doctor", target, "--json").finally(() =>
+    asAdministrator("dbqueue", "start"),
+  );
+  assert.equal(sick.status, 1);
+  const failed = documentOf<Diagnosis>(sick).checks.filter((check) => check.state === "failed");
+  assert.deepEqual(failed.map((check) => check.id).sort(), [target, "DBQueue"].sort());
+  assert.ok(failed.every((check) => check.hint !== null));
+  const away = await onMachine("doctor", "--hub", "http://127.0.0.1:1");
+  assert.equal(away.status, 1);
+  assert.match(away.stdout, /^failed .*HUB_UNREACHABLE/m);
+});

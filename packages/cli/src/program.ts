@@ -85,6 +85,11 @@ const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./commands/launch.ts"),
   },
   { name: "agent", summary: "keep installations in step", load: () => import("./commands/agent.ts") },
+  {
+    name: "doctor",
+    summary: "look for what usually is the reason",
+    load: () => import("./commands/doctor.ts"),
+  },
 ];
 
 /**

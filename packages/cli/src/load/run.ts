@@ -9,7 +9,7 @@ import {
   LockstepError,
 } from "@lockstep/protocol/wire";
 import { awaitRevision } from "../await-revision.ts";
-import { demandHub, withHub } from "../connect.ts";
+import { withHub } from "../connect.ts";
 import type { HubArguments } from "../hub-address.ts";
 import { counted, formatBytes } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
@@ -57,19 +57,19 @@ export async function runLoad(directory: string, options: LoadOptions): Promise<
     throw new LockstepError("LOAD_EMPTY", `there is nothing to load in ${base}`, {
       hint: "Check the directory, and what --exclude leaves out.",
     });
-  // Known before a gigabyte is read.
-  demandHub(options);
-  const few = scan.files.length <= FEW_FILES && scan.bytes <= FEW_BYTES;
-  const pool = few ? new WorkerPool(0) : new WorkerPool();
-  try {
-    const files = await digest(scan, pool, output, interruption.signal);
-    await withHub(options, async (hub) => {
+  await withHub(options, async (hub) => {
+    // A wrong address or token is told before a gigabyte is read.
+    await hub.settings({ signal: interruption.signal });
+    const few = scan.files.length <= FEW_FILES && scan.bytes <= FEW_BYTES;
+    const pool = few ? new WorkerPool(0) : new WorkerPool();
+    try {
+      const files = await digest(scan, pool, output, interruption.signal);
       const load = new Load(hub, files, description, options, output, interruption.signal);
       await load.run(scan, pool);
-    });
-  } finally {
-    await pool.close();
-  }
+    } finally {
+      await pool.close();
+    }
+  });
 }
 
 async function digest(
