@@ -7,6 +7,7 @@ import {
   findLockFaults,
   findRegistryHosts,
   findTitleFaults,
+  findUnlisted,
 } from "./document-rules.ts";
 import { checkout, treeOf } from "./tree.ts";
 
@@ -25,6 +26,14 @@ test("every link between documents leads somewhere", () => {
   assert.equal(dead("[b](sub/b.md#part) [folder](sub/) [up](../docs/a.md) [web](https://a/b) [here](#x)"), 0);
   assert.equal(dead("[b](b.md)"), 1);
   assert.equal(dead('<img src="missing.svg">'), 1);
+});
+
+test("the index of the documents leads to each of them", () => {
+  assert.deepEqual(findUnlisted(tree), []);
+  const unlisted = (index: string) =>
+    findUnlisted(treeOf({ "docs/README.md": index, "docs/operating/a.md": "# A" })).length;
+  assert.equal(unlisted("# D\n[a](operating/a.md)"), 0);
+  assert.equal(unlisted("# D\n"), 1);
 });
 
 test("every error code has its section, and every section its code", () => {

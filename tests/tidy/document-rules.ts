@@ -38,6 +38,19 @@ function parents(path: string): string[] {
   return parent === "." ? ["."] : [parent, ...parents(parent)];
 }
 
+/** Documents below docs/ that their index does not lead to. Decisions have an index of their own. */
+export function findUnlisted(tree: Tree): string[] {
+  const listed = (index: string) =>
+    [...tree.read(index).matchAll(/\]\(([^)#\s]+)/g)].map((match) =>
+      posix.join(posix.dirname(index), match[1] ?? ""),
+    );
+  const reached = new Set([...listed("docs/README.md"), ...listed("docs/adr/README.md")]);
+  return tree.paths
+    .filter((path) => isDocument(path) && path.startsWith("docs/") && path !== "docs/README.md")
+    .filter((path) => !reached.has(path))
+    .map((path) => `${path}: no index of the documents leads to it`);
+}
+
 export interface CodeFaults {
   readonly undocumented: string[];
   readonly unknown: string[];
