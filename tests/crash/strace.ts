@@ -71,38 +71,42 @@ export async function traceCalls(
   return calls;
 }
 
-/** Runs a program and kills it before one call. */
-export function runKilled(command: readonly string[], call: TracedCall, log: string): Promise<RunOutcome> {
-  return inject(command, call, "signal=KILL", log);
+/** Where and how to strike. */
+export interface Strike {
+  readonly call: TracedCall;
+  /** The error of the call, or null to kill the program before it. */
+  readonly error: string | null;
+  /** The call must be on a file below this directory; else it was another one. */
+  readonly root: string;
+  readonly log: string;
 }
 
-/** Runs a program and lets one call fail. */
-export function runFailing(
-  command: readonly string[],
-  call: TracedCall,
-  error: string,
-  log: string,
-): Promise<RunOutcome> {
-  return inject(command, call, `error=${error}`, log);
-}
-
-async function inject(
-  command: readonly string[],
-  { name, ordinal }: TracedCall,
-  what: string,
-  log: string,
-): Promise<RunOutcome> {
+/** Runs a program and kills it before one call, or lets that call fail. */
+export async function runStruck(command: readonly string[], strike: Strike): Promise<RunOutcome> {
+  const { call, error, root, log } = strike;
+  const what = error === null ? "signal=KILL" : `error=${error}`;
   // Not with --seccomp-bpf: strace 6.1 then traces as asked and injects nothing.
-  const options = ["-f", "-qq", "-o", log, "-e", `trace=${name}`, "-e", "signal=none"];
-  const outcome = await run([
-    "strace",
-    ...options,
+  const options = [
+    "-f",
+    "-qq",
+    "-y",
+    "-s",
+    "4096",
+    "-o",
+    log,
     "-e",
-    `inject=${name}:${what}:when=${ordinal}`,
-    ...command,
-  ]);
-  const struck = outcome.signal === "SIGKILL" || (await readFile(log, "utf8")).includes("(INJECTED)");
-  return { ...outcome, struck };
+    `trace=${call.name}`,
+    "-e",
+    "signal=none",
+  ];
+  const inject = `inject=${call.name}:${what}:when=${call.ordinal}`;
+  const outcome = await run(["strace", ...options, "-e", inject, ...command]);
+  const lines = (await readFile(log, "utf8")).split("\n");
+  const struck =
+    error === null
+      ? lines.findLast((line) => line.includes("= ?"))
+      : lines.find((line) => line.includes("(INJECTED)"));
+  return { ...outcome, struck: struck?.includes(root) === true };
 }
 
 function run([program = "", ...parameters]: readonly string[]): Promise<RunOutcome> {

@@ -16,7 +16,7 @@ import {
   rolledBackTree,
   sameTree,
 } from "./story-tree.ts";
-import { type RunOutcome, runFailing, runKilled, type TracedCall, traceCalls } from "./strace.ts";
+import { type RunOutcome, runStruck, type TracedCall, traceCalls } from "./strace.ts";
 
 /** A real updater on a real directory, killed before its system calls or with one of them failing. */
 export interface Rig {
@@ -103,7 +103,9 @@ async function killHalfWay(
   const middle = renames[Math.floor(renames.length / 2)];
   if (middle === undefined) throw new Error("the update switches no file");
   copyTree(base, trial);
-  await runKilled(command(trial), middle, join(rig.directory, "trace"));
+  const strike = { call: middle, error: null, root: trial, log: join(rig.directory, "trace") };
+  if (!(await runStruck(command(trial), strike)).struck)
+    throw new Error("the update was not killed half-way");
   fs.rmSync(base, { recursive: true });
   fs.renameSync(trial, base);
 }
@@ -113,22 +115,25 @@ export function pointsOf({ story, calls }: ReadyStory): Point[] {
   return calls.flatMap((call) => [null, ...ERRORS].map((error) => ({ story: story.name, call, error })));
 }
 
+const TRIES = 4;
+
 /** One point. Returns what is broken afterwards, or null. */
 export async function tryPoint(ready: ReadyStory, { call, error }: Point): Promise<string | null> {
   const root = ready.base.replace(/-base$/, "-work");
   const log = ready.base.replace(/-base$/, "-trace");
-  fs.rmSync(root, { recursive: true, force: true });
-  copyTree(ready.base, root);
-  try {
-    const command = ready.command(root);
-    const outcome = await (error === null
-      ? runKilled(command, call, log)
-      : runFailing(command, call, error, log));
-    if (!outcome.struck) return "nothing struck: the calls of two runs differ";
-    return error === null ? await putRight(ready, root, null) : await afterError(ready, root, outcome);
-  } finally {
+  // A start of Node now and then makes a call more or less than another one; then something else was struck.
+  for (let tried = 0; tried < TRIES; tried++) {
     fs.rmSync(root, { recursive: true, force: true });
+    copyTree(ready.base, root);
+    try {
+      const outcome = await runStruck(ready.command(root), { call, error, root, log });
+      if (!outcome.struck) continue;
+      return error === null ? await putRight(ready, root, null) : await afterError(ready, root, outcome);
+    } finally {
+      fs.rmSync(root, { recursive: true, force: true });
+    }
   }
+  return `nothing was struck in ${TRIES} runs`;
 }
 
 async function afterError(ready: ReadyStory, root: string, outcome: RunOutcome): Promise<string | null> {
