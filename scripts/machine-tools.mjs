@@ -67,7 +67,13 @@ export async function ensureMachineTools(names) {
     if (missing.includes("postgresql")) declinePostgresCluster();
     const options = {
       stdio: ["ignore", 2, 2],
-      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive", UCF_FORCE_CONFFOLD: "1" },
+      env: {
+        ...process.env,
+        // Package scripts need the directories of the administrator, which a user's PATH may lack.
+        PATH: `${process.env.PATH ?? ""}:/usr/sbin:/usr/bin:/sbin:/bin`,
+        DEBIAN_FRONTEND: "noninteractive",
+        UCF_FORCE_CONFFOLD: "1",
+      },
     };
     const apt = (...args) => run("apt-get", ["-q", ...args], options).catch(() => 1);
     await apt("update");
