@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, readFileSync, readSync, realpathSync, statSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, readSync, realpathSync } from "node:fs";
 import { resolve } from "node:path";
 import { type InstallState, parseInstallState } from "@lockstep/core";
 import { LockstepError } from "@lockstep/protocol/wire";
@@ -133,9 +133,4 @@ function stateOf(paths: InstallationPaths, text: string): InstallState {
     hint: "Move it away and run lockstep install with the same roles: files that are there already are taken over, not fetched.",
     faults: [{ where: paths.state, problem: `${parsed.where}: ${parsed.problem}` }],
   });
-}
-
-/** Whether a path is a directory that can be entered. */
-export function isDirectory(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
