@@ -71,6 +71,45 @@ export async function traceCalls(
   return calls;
 }
 
+/** Calls that change something. */
+const CHANGING_CALLS =
+  "rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,mkdir,mkdirat,rmdir,chmod,fchmod,fchmodat,fsync,fdatasync,ftruncate";
+
+/** Runs a program and its children without touching them; returns every call of theirs that changes files below `root`. */
+export async function traceChanges(
+  command: readonly string[],
+  root: string,
+  log: string,
+  environment: Readonly<Record<string, string>> = {},
+): Promise<TracedCall[]> {
+  const options = [
+    "-f",
+    "-qq",
+    "-y",
+    "-s",
+    "4096",
+    "-o",
+    log,
+    "-e",
+    `trace=${CHANGING_CALLS}`,
+    "-e",
+    "signal=none",
+  ];
+  const outcome = await run(["strace", ...options, ...command], environment);
+  if (outcome.status !== 0) throw new Error(`the traced program failed: ${outcome.stderr}${outcome.stdout}`);
+  const counts = new Map<string, number>();
+  const calls = new Map<string, TracedCall>();
+  for (const line of (await readFile(log, "utf8")).split("\n")) {
+    const [, thread, name] = /^(\d+) +(\w+)\(/.exec(line) ?? [];
+    if (thread === undefined || name === undefined) continue;
+    const ordinal = (counts.get(`${thread} ${name}`) ?? 0) + 1;
+    counts.set(`${thread} ${name}`, ordinal);
+    const key = `${name} ${ordinal}`;
+    if (line.includes(root) && !calls.has(key)) calls.set(key, { name, ordinal, line });
+  }
+  return [...calls.values()];
+}
+
 /** Where and how to strike. */
 export interface Strike {
   readonly call: TracedCall;
@@ -82,7 +121,11 @@ export interface Strike {
 }
 
 /** Runs a program and kills it before one call, or lets that call fail. */
-export async function runStruck(command: readonly string[], strike: Strike): Promise<RunOutcome> {
+export async function runStruck(
+  command: readonly string[],
+  strike: Strike,
+  environment: Readonly<Record<string, string>> = {},
+): Promise<RunOutcome> {
   const { call, error, root, log } = strike;
   const what = error === null ? "signal=KILL" : `error=${error}`;
   // Not with --seccomp-bpf: strace 6.1 then traces as asked and injects nothing.
@@ -100,7 +143,7 @@ export async function runStruck(command: readonly string[], strike: Strike): Pro
     "signal=none",
   ];
   const inject = `inject=${call.name}:${what}:when=${call.ordinal}`;
-  const outcome = await run(["strace", ...options, "-e", inject, ...command]);
+  const outcome = await run(["strace", ...options, "-e", inject, ...command], environment);
   const lines = (await readFile(log, "utf8")).split("\n");
   const struck =
     error === null
@@ -109,9 +152,15 @@ export async function runStruck(command: readonly string[], strike: Strike): Pro
   return { ...outcome, struck: struck?.includes(root) === true };
 }
 
-function run([program = "", ...parameters]: readonly string[]): Promise<RunOutcome> {
+function run(
+  [program = "", ...parameters]: readonly string[],
+  environment: Readonly<Record<string, string>> = {},
+): Promise<RunOutcome> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, parameters, { env: ENVIRONMENT, stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(program, parameters, {
+      env: { ...ENVIRONMENT, ...environment },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
     let stdout = "";
     let stderr = "";
     child.stdout.setEncoding("utf8").on("data", (text: string) => {

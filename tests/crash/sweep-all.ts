@@ -1,5 +1,9 @@
+import * as fs from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { makeProduct, tryProduct } from "./product.ts";
 import { STORIES } from "./scenarios.ts";
-import { makeRig, type Point, pointsOf, readyStory, tryPoint } from "./sweep.ts";
+import { ERRORS, makeRig, type Point, pointsOf, readyStory, tryPoint } from "./sweep.ts";
 
 /** Every point of every story, with what was found; for `npm run sim -- --strace`. Returns whether all were whole. */
 export async function sweepAll(label: string): Promise<boolean> {
@@ -26,7 +30,34 @@ export async function sweepAll(label: string): Promise<boolean> {
     rig.dispose();
   }
   console.log(`${kills} kills, ${errors} failing calls, ${broken} broken`);
+  const whole = await sweepProduct();
   console.log(label);
+  return broken === 0 && whole;
+}
+
+/** Every call of `lockstep update` that changes something: killed before, and failing with an error in turn. */
+async function sweepProduct(): Promise<boolean> {
+  const directory = fs.mkdtempSync(join(tmpdir(), "lockstep-product-"));
+  let broken = 0;
+  try {
+    const product = await makeProduct(directory);
+    try {
+      for (const [at, call] of product.calls.entries())
+        for (const error of [null, ERRORS[at % ERRORS.length] ?? null]) {
+          const fault = await tryProduct(product, call, error);
+          if (fault === null) continue;
+          broken++;
+          console.log(`${describePoint({ story: "lockstep update", call, error })}: ${fault}`);
+        }
+      console.log(
+        `lockstep update: ${product.calls.length} calls, ${2 * product.calls.length} points, ${broken} broken`,
+      );
+    } finally {
+      await product.dispose();
+    }
+  } finally {
+    fs.rmSync(directory, { recursive: true, force: true, maxRetries: 3 });
+  }
   return broken === 0;
 }
 

@@ -31,8 +31,8 @@ const utf8 = new TextDecoder();
  * becomes the last update itself, so a second rollback undoes the first. Files that others changed since are replaced
  * as well, and kept like any replaced file.
  *
- * Throws ROLLBACK_UNAVAILABLE when nothing is kept, when what is kept is not whole, or when the installation is no
- * longer the one that the last update left; else as `commit`. The caller holds update.lock and has called `recover`.
+ * Throws ROLLBACK_UNAVAILABLE when nothing is kept, when what is kept is not whole, or when there was no installation
+ * before; else as `commit`. The caller holds update.lock and has called `recover`.
  */
 export async function rollbackPrevious(ctx: ApplyContext, request: RollbackRequest): Promise<RollbackResult> {
   const places = new Places(ctx.disk, ctx.root);
@@ -40,13 +40,9 @@ export async function rollbackPrevious(ctx: ApplyContext, request: RollbackReque
     body: readPrevious(ctx, places),
     state: readFormerState(ctx, places),
   }));
-  const { from, to } = body;
-  const installed = readRevisionFile(ctx);
-  if (installed === null || installed.revision !== to || installed.startedAt !== body.startedAt)
-    throw unavailable("the installation is not the one that the last update left", {
-      expected: to,
-      ...(installed === null ? {} : { found: installed.revision }),
-    });
+  // What changed files last made previous/, so it is what to go back from; later revisions may have changed none here.
+  const { from } = body;
+  const to = readRevisionFile(ctx)?.revision ?? body.to;
   if (from === null || state === null)
     throw unavailable("before the last update there was no installation", {});
 

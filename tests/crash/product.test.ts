@@ -1,0 +1,36 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import * as fs from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test from "node:test";
+import { Prng } from "@lockstep/testing";
+import { makeProduct, tryProduct } from "./product.ts";
+import { describePoint } from "./sweep-all.ts";
+
+/** So many of all calls that change something; `npm run sim -- --strace` tries every one. */
+const CALLS = 12;
+const SEED = Date.now() % 2 ** 32;
+
+const skip = spawnSync("strace", ["-V"]).status === 0 ? false : "strace is not installed";
+
+test(`lockstep update that is killed, or whose calls fail, leaves a whole installation, and the next one goes on (seed ${SEED})`, {
+  skip,
+}, async (t) => {
+  const directory = fs.mkdtempSync(join(tmpdir(), "lockstep-product-"));
+  t.after(() => fs.rmSync(directory, { recursive: true, force: true, maxRetries: 3 }));
+  const product = await makeProduct(directory);
+  t.after(() => product.dispose());
+  assert.ok(product.calls.length > 50, `an update makes only ${product.calls.length} changes`);
+  const prng = new Prng(SEED);
+  const faults: string[] = [];
+  for (let tried = 0; tried < CALLS; tried++) {
+    const call = prng.pick(product.calls);
+    if (call === undefined) break;
+    const error = tried % 2 === 0 ? null : prng.pick(["EIO", "ENOSPC", "EACCES"] as const);
+    const fault = await tryProduct(product, call, error);
+    if (fault !== null) faults.push(`${describePoint({ story: "lockstep update", call, error })}: ${fault}`);
+  }
+  t.diagnostic(`${CALLS} of ${product.calls.length} calls, seed ${SEED}`);
+  assert.equal(faults.length, 0, faults.join("\n\n"));
+});
