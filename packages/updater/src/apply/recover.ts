@@ -92,7 +92,7 @@ function damaged(ctx: ApplyContext, problem: string): LockstepError {
     "INSTALLATION_DAMAGED",
     `the installation ${ctx.root} cannot be recovered: ${problem}`,
     {
-      hint: `Nothing was touched. Move ${ctx.root}/${APPLY_LAYOUT.head} elsewhere and run "lockstep verify --repair".`,
+      hint: `Nothing was touched. Move ${ctx.root}/${APPLY_LAYOUT.head} elsewhere, then run "lockstep repair".`,
     },
   );
 }
