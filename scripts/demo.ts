@@ -21,6 +21,7 @@ import { Screen } from "./demo/screen.ts";
 // The demonstration: two real releases, a hub, a server and a workstation that follow by themselves. Everything is done
 // by the `lockstep` command as a person would use it; what is claimed at the end is checked against the published files.
 const FOLLOW_MS_MAX = 10 * 60_000;
+const START_MS_MAX = 2 * 60_000;
 const LOOK_MS = 100;
 
 const USAGE = `usage: npm run demo -- [--from NAME@VERSION] [--to NAME@VERSION] [--keep]
@@ -166,7 +167,8 @@ async function startHub(): Promise<void> {
   screen.command("lockstep hub --data hub --dev");
   const startedAt = performance.now();
   const args = ["hub", "--data", join(directory, "hub"), "--listen", "127.0.0.1:0", "--dev"];
-  const url = await programs.start("hub", args, "ready ", signal);
+  const patience = AbortSignal.any([signal, AbortSignal.timeout(START_MS_MAX)]);
+  const url = await programs.start("hub", args, "ready ", patience);
   programs.useHub(url);
   screen.ok(`serving at ${url} after ${formatDuration(performance.now() - startedAt)}`);
 }
