@@ -92,31 +92,38 @@ test("a frozen hub loses its claim, and cannot finish it when it thaws", async (
   );
 });
 
-test("a hub whose claim was taken away rolls back what it did", async (t) => {
-  const database = await server.database(t);
-  await createCounter(database.pool);
-  let runs = 0;
-  await startQueue(database, [
-    procedure("T", async (run) => {
-      runs += 1;
-      await count(run);
-      if (runs > 1) return undefined;
-      const { rows } = await database.pool.query<{ claim: string }>("select claim from dbqueue_current");
-      await putBack(database.pool, rows[0]?.claim ?? "", {
-        event: "given-back",
-        reason: "a test",
-        notBeforeMs: null,
-        idleFromMs: null,
-        countsAsAttempt: true,
-      });
-      return undefined;
-    }),
-  ]);
-  await ask(database, "T", ["o"]);
-  await until(() => isIdle(database.pool));
-  assert.equal(runs, 2);
-  assert.deepEqual(await counts(database.pool), new Map([["o", 1]]));
-});
+for (const isolation of ["read committed", "repeatable read"] as const) {
+  test(`a hub whose claim was taken away rolls back what it did (${isolation})`, async (t) => {
+    const database = await server.database(t);
+    await createCounter(database.pool);
+    let runs = 0;
+    const queue = await startQueue(database, [
+      procedure(
+        "T",
+        async (run) => {
+          runs += 1;
+          await count(run);
+          if (runs > 1) return undefined;
+          const { rows } = await database.pool.query<{ claim: string }>("select claim from dbqueue_current");
+          await putBack(database.pool, rows[0]?.claim ?? "", {
+            event: "given-back",
+            reason: "a test",
+            notBeforeMs: null,
+            idleFromMs: null,
+            countsAsAttempt: true,
+          });
+          return undefined;
+        },
+        { isolation },
+      ),
+    ]);
+    await ask(database, "T", ["o"]);
+    await until(() => isIdle(database.pool));
+    await queue.stop();
+    assert.equal(runs, 2);
+    assert.deepEqual(await counts(database.pool), new Map([["o", 1]]));
+  });
+}
 
 test("the watchdog leaves the living alone", async (t) => {
   const database = await server.database(t);

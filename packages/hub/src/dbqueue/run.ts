@@ -41,7 +41,8 @@ export async function runClaim(context: RunContext): Promise<RunEnd> {
       if (context.signal.aborted) throw error;
       if (isRetryable(error) && tries < context.tuning.conflictTries) {
         await context.pause(tries);
-        continue;
+        if (await isHeld(context)) continue;
+        return lost(context);
       }
       return fail(context, error);
     }
@@ -67,11 +68,21 @@ async function runOnce(context: RunContext): Promise<RunEnd> {
   const held = await endClaim(context, outcome);
   if (held !== claim.rows.length) {
     await client.query("rollback");
-    context.log.warn("a task was finished too late: its claim had been taken away", { task: claim.task });
-    return "lost";
+    return lost(context);
   }
   await commit(client);
   return "done";
+}
+
+/** What the run lost against may have been the watchdog; then a repetition would be for nothing. */
+async function isHeld({ client, claim }: RunContext): Promise<boolean> {
+  const { rowCount } = await client.query("select from dbqueue_current where claim = $1", [claim.claim]);
+  return rowCount === claim.rows.length;
+}
+
+function lost({ log, claim }: RunContext): RunEnd {
+  log.warn("a task was finished too late: its claim had been taken away", { task: claim.task });
+  return "lost";
 }
 
 async function presentRows(run: TaskRun, procedure: Procedure): Promise<readonly TaskRow[]> {
