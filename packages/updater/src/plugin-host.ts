@@ -42,6 +42,8 @@ export interface Migration {
 
 export const PLUGIN_TIMEOUT_MS = 120_000;
 const OUTPUT_CHARACTERS_MAX = 4000;
+/** How long output is waited for when the process has ended. */
+const LAST_OUTPUT_MS = 200;
 /** What programs need to run at all; everything else of our environment stays here. */
 const ENVIRONMENT_KEPT = [
   "PATH",
@@ -234,17 +236,22 @@ export async function runStep(request: StepRequest): Promise<{ answer: StepAnswe
     }, request.timeoutMs);
     child.on("message", (message) => {
       said ??= message as StepAnswer;
-      // The answer is the end of the step: what it left running in its process ends with it.
-      child.disconnect();
     });
     child.once("error", (error) =>
       resolve({ kind: "failed", message: `it could not be started: ${error.message}` }),
     );
-    child.once("close", (code, signal) =>
-      resolve(
-        said ?? { kind: "failed", message: `it ended without an answer (${signal ?? `status ${code}`})` },
-      ),
-    );
+    child.once("exit", (code, signal) => {
+      const answer: StepAnswer = said ?? {
+        kind: "failed",
+        message: `it ended without an answer (${signal ?? `status ${code}`})`,
+      };
+      // A service that the step started may hold its output open for ever.
+      const lastOutput = setTimeout(resolve, LAST_OUTPUT_MS, answer);
+      child.once("close", () => {
+        clearTimeout(lastOutput);
+        resolve(answer);
+      });
+    });
     child.send(
       { url: pathToFileURL(request.file).href, step: request.step, context: request.context },
       () => {
@@ -253,12 +260,15 @@ export async function runStep(request: StepRequest): Promise<{ answer: StepAnswe
     );
   });
   clearTimeout(timer);
+  child.stdout?.destroy();
+  child.stderr?.destroy();
   return { answer, output: output.trim() };
 }
 
 /** Runs in the process of a step, from its text alone. */
 function serveStep(): void {
   process.once("message", async ({ url, step, context }: { url: string; step: string; context: object }) => {
+    // The answer is the end of the step: what it left running in its process ends with it.
     const answer = (message: object) => process.send?.(message, () => process.exit(0));
     try {
       const plugin = (await import(url)) as Record<string, unknown>;
