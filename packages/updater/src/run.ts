@@ -246,9 +246,9 @@ class Run {
       startedAt: request.startedAt,
       hooks: { stop, afterSwitch },
     });
-    dropRunNote(this.#paths);
+    this.#tidy(() => dropRunNote(this.#paths));
     if (result.kind === "applied") return result.switchMs;
-    dropBackups(backups);
+    this.#tidy(() => dropBackups(backups));
     if (plugins !== null) await plugins.afterSwitchQuietly(context, "rolled-back");
     throw new RolledBackError(result.reason, result.error);
   }
@@ -262,6 +262,15 @@ class Run {
     this.#notices.push(message);
     this.#log.note("notice", null, "ok", message);
     this.#host.progress({ kind: "notice", message });
+  }
+
+  /** What only saves time or space later: its failure must not make an update that holds look like one that failed. */
+  #tidy(act: () => void): void {
+    try {
+      act();
+    } catch (error) {
+      this.#notice(`something was left for the next run to tidy up: ${describeProblem(error)}`);
+    }
   }
 
   /** Everything that is staged stands beside the old files until the end; the largest content arrives compressed first. */
@@ -316,9 +325,9 @@ class Run {
     const { plan, next, edits } = prepared;
     const { totals, switchMs } = carried;
     this.#host.progress({ kind: "phase", phase: "record", detail: "recording" });
-    new PartialStore(this.#paths).clear();
-    keepManifests(this.#paths, prepared.manifests);
-    pruneBackups(this.#paths);
+    this.#tidy(() => new PartialStore(this.#paths).clear());
+    this.#tidy(() => keepManifests(this.#paths, prepared.manifests));
+    this.#tidy(() => pruneBackups(this.#paths));
     for (const operation of plan.operations) this.#noteOperation(operation);
     const changed = plan.operations.some(isChange) || from !== to;
     this.#log.note("end", null, "ok", null, {
