@@ -6,6 +6,7 @@ import { startTestHub, type TestHub } from "../cli/hub.ts";
 import { lockstep, PROGRAM } from "../cli/lockstep.ts";
 import { copyTree, describeMix, type RealTree, readTree, sameTree } from "./story-tree.ts";
 import { runStruck, type TracedCall, traceChanges } from "./strace.ts";
+import type { PointOutcome } from "./sweep.ts";
 
 /**
  * The whole product under the knife: a real hub, a real installation of it, and `lockstep update` as anybody runs it,
@@ -94,27 +95,26 @@ function productTree(root: string): RealTree {
   return tree;
 }
 
-/** Strikes one call of an update, then lets the next one come. Returns what is broken, or null. */
+/**
+ * Strikes one call of an update, then lets the next one come. Two processes share the counts of a name: where the other
+ * one reaches it first, elsewhere, the point is missed.
+ */
 export async function tryProduct(
   product: Product,
   call: TracedCall,
   error: string | null,
-): Promise<string | null> {
+): Promise<PointOutcome> {
   const root = product.base.replace(/-base$/, "-work");
   const log = product.base.replace(/-base$/, "-trace");
   fs.rmSync(root, { recursive: true, force: true });
   copyTree(product.base, root);
   try {
     const outcome = await runStruck(commandFor(root), { call, error, root, log }, product.environment);
-    // Two processes share the counts of a name; where the other one reached it first, elsewhere, nothing was tried.
-    if (!outcome.struck) return null;
-    if (
-      error !== null &&
-      outcome.status !== 0 &&
-      !/^lockstep: [A-Z_]+|INSTALLATION_|INTERRUPTED/m.test(outcome.stderr)
-    )
-      return `not a named error: status ${outcome.status} ${outcome.stderr}`;
-    return await theNextOneComes(product, root);
+    if (!outcome.struck) return "missed";
+    const named = /^error (?!INTERNAL\b)[A-Z_]+/m.test(outcome.stderr);
+    if (error !== null && outcome.status !== 0 && !named)
+      return { fault: `not a named error: status ${outcome.status} ${outcome.stderr}` };
+    return { fault: await theNextOneComes(product, root) };
   } finally {
     fs.rmSync(root, { recursive: true, force: true });
   }

@@ -117,23 +117,27 @@ export function pointsOf({ story, calls }: ReadyStory): Point[] {
 
 const TRIES = 4;
 
-/** One point. Returns what is broken afterwards, or null. */
-export async function tryPoint(ready: ReadyStory, { call, error }: Point): Promise<string | null> {
+/** What a point came to: what is broken afterwards; or null; or that another call was struck than was meant. */
+export type PointOutcome = { readonly fault: string | null } | "missed";
+
+/** One point. A start of Node makes a call more or less than another one now and then; then it is tried again. */
+export async function tryPoint(ready: ReadyStory, { call, error }: Point): Promise<PointOutcome> {
   const root = ready.base.replace(/-base$/, "-work");
   const log = ready.base.replace(/-base$/, "-trace");
-  // A start of Node now and then makes a call more or less than another one; then something else was struck.
   for (let tried = 0; tried < TRIES; tried++) {
     fs.rmSync(root, { recursive: true, force: true });
     copyTree(ready.base, root);
     try {
       const outcome = await runStruck(ready.command(root), { call, error, root, log });
       if (!outcome.struck) continue;
-      return error === null ? await putRight(ready, root, null) : await afterError(ready, root, outcome);
+      const fault =
+        error === null ? await putRight(ready, root, null) : await afterError(ready, root, outcome);
+      return { fault };
     } finally {
       fs.rmSync(root, { recursive: true, force: true });
     }
   }
-  return `nothing was struck in ${TRIES} runs`;
+  return "missed";
 }
 
 async function afterError(ready: ReadyStory, root: string, outcome: RunOutcome): Promise<string | null> {
@@ -186,6 +190,9 @@ function pruned(tree: Map<string, string>): RealTree {
       tree.delete(path);
   return tree;
 }
+
+/** More than so many misses in a hundred, and a sweep proves less than it says. */
+export const MISSED_PERCENT_MAX = 5;
 
 /** Some of all points, by chance, the same for a seed. */
 export function samplePoints(points: readonly Point[], count: number, seed: number): Point[] {
