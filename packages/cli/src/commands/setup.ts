@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { listenForInterruption, printable } from "@lockstep/platform";
-import { LockstepError, type Setup } from "@lockstep/protocol/wire";
+import { isLockstepError, LockstepError, type Setup } from "@lockstep/protocol/wire";
 import type { Command } from "commander";
 import { withHub } from "../connect.ts";
 import type { HubArguments } from "../hub-address.ts";
@@ -44,8 +44,12 @@ async function runSetup(options: SetupOptions): Promise<void> {
       answers ??
       (options.yes === true || !canAsk() ? null : await askSettings(hub.settings({ signal }), signal));
     await confirm(needed.length, options, signal);
-    if (settings !== null && Object.keys(settings).length > 0) await hub.setSettings(settings, { signal });
+    const wanted = settings !== null && Object.keys(settings).length > 0 ? settings : null;
+    // Before the steps, because they may move the software revision; where the schema is still an older one, after.
+    const early = wanted !== null && (await isServing(hub.setSettings(wanted, { signal })));
     const after = await hub.setup(true, { signal });
+    if (wanted !== null && !early && after.steps.every((step) => step.state !== "failed"))
+      await hub.setSettings(wanted, { signal });
     if (needed.length > 0) show(after, output);
     output.document(after);
     const failed = after.steps.filter((step) => step.state === "failed");
@@ -56,6 +60,17 @@ async function runSetup(options: SetupOptions): Promise<void> {
       });
     output.note("The set-up is complete.");
   });
+}
+
+/** Whether the hub did it; false where it waits for this very set-up. */
+async function isServing(call: Promise<unknown>): Promise<boolean> {
+  try {
+    await call;
+    return true;
+  } catch (error) {
+    if (isLockstepError(error, "DATABASE_SCHEMA_OLDER")) return false;
+    throw error;
+  }
 }
 
 function show(setup: Setup, output: Output): void {
@@ -74,6 +89,7 @@ async function askSettings(
   present: Promise<Record<string, string | number | boolean>>,
   signal: AbortSignal,
 ): Promise<Record<string, string | number | boolean>> {
+  if (!(await isServing(present))) return {};
   const settings = await present;
   const changes: Record<string, string | number | boolean> = {};
   const auto = settings["Common/AutoUpdate"] !== false;
