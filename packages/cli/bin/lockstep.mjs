@@ -16,10 +16,14 @@ const program = [join(here, "..", "src", "main.ts"), join(here, "..", "lockstep.
   existsSync(file),
 );
 
+/** Names, for the Node that takes over, the pipe whose other end this process holds as long as it lives. */
+const PARENT_PIPE = "LOCKSTEP_PARENT_PIPE";
+
 if (program === undefined) {
   console.error("lockstep: this installation is incomplete, its program is missing. Install it again.");
   process.exitCode = 1;
 } else if (runsOnThisNode()) {
+  await dieWithParent();
   const cache = codeCacheDirectory();
   if (cache !== null) nodeModule.enableCompileCache(cache);
   await import(pathToFileURL(program).href);
@@ -81,6 +85,21 @@ function findPinnedNode() {
   }
 }
 
+/**
+ * Whoever kills this command with SIGKILL means the program, not the Node that handed over to it. That Node cannot pass
+ * the signal on, but the system closes its end of the pipe, and then the program goes in the same way.
+ */
+async function dieWithParent() {
+  const descriptor = process.env[PARENT_PIPE];
+  if (descriptor === undefined) return;
+  delete process.env[PARENT_PIPE];
+  const { Socket } = await import("node:net");
+  const pipe = new Socket({ fd: Number(descriptor), readable: true, writable: false });
+  const end = () => process.kill(process.pid, "SIGKILL");
+  pipe.on("end", end).on("error", end).resume();
+  pipe.unref();
+}
+
 async function handOver() {
   const node = findPinnedNode();
   if (node === null) {
@@ -92,7 +111,10 @@ async function handOver() {
     return;
   }
   const { spawn } = await import("node:child_process");
-  const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: "inherit" });
+  const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], {
+    stdio: ["inherit", "inherit", "inherit", "pipe"],
+    env: { ...process.env, [PARENT_PIPE]: "3" },
+  });
   const signals = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR2", "SIGWINCH"];
   for (const signal of signals) {
     try {

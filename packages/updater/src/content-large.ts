@@ -218,7 +218,8 @@ class FrameDecoder {
 function giveBack(chunk: Buffer): void {
   const { buffer } = chunk;
   const isLast = chunk.byteOffset + chunk.length === buffer.byteLength;
-  if (isLast && buffer instanceof ArrayBuffer && buffer.byteLength >= READ_BYTES) buffer.transfer(0);
+  // Node's own pool may not be detached; what a decoder allocates is of the size that we asked for.
+  if (isLast && buffer instanceof ArrayBuffer && buffer.byteLength === READ_BYTES) buffer.transfer(0);
 }
 
 /** Takes decoded bytes, writes them if there is a place to, and never more than were promised. */

@@ -208,10 +208,11 @@ function makeUnpack(load: typeof process.getBuiltinModule): Unpack {
       outcome = { written, fault };
       break;
     }
-    // Gives the memory back now: left to the collector, some 60 MiB of it pile up before it looks at them. Smaller
-    // buffers may be part of a pool that others use.
+    // Gives the memory back now: left to the collector, some 60 MiB of it pile up before it looks at them. Only where it
+    // is the decoder's own chunk, one byte longer than what it decoded: small ones lie in Node's pool, which others use.
     const memory = together?.buffer;
-    if (memory instanceof ArrayBuffer && memory.byteLength >= 65_536) memory.transfer(0);
+    if (memory instanceof ArrayBuffer && memory.byteLength === (together?.length ?? 0) + 1)
+      memory.transfer(0);
     return outcome;
   };
 }
