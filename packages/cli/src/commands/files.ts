@@ -59,6 +59,7 @@ export function define(command: Command): void {
   )
     .option("--add <roles>", "add these machine roles (package:ID for packages)")
     .option("--remove <roles>", "take these machine roles away")
+    .option("--yes", "do not ask, not even at a terminal before files leave every installation")
     .action(assignFiles);
 
   const remove = command.command("remove").description("remove stored files, and so from every installation");
@@ -138,16 +139,34 @@ async function findFile(rows: AsyncIterable<FileRow>): Promise<FileRow | null> {
 
 async function assignFiles(
   text: string,
-  options: Common & { readonly add?: string; readonly remove?: string },
+  options: Common & { readonly add?: string; readonly remove?: string; readonly yes?: boolean },
 ): Promise<void> {
   const output = new Output(options);
+  using interruption = listenForInterruption();
   const request = toAssignRequest(text, options.add, options.remove);
   await withHub(options, async (hub) => {
-    const { paths } = await hub.assignFiles(request);
+    // A slip of the pattern takes the whole product from every machine; scripts are trusted to mean what they say.
+    if (options.yes !== true && canAsk()) {
+      let left = 0;
+      for await (const { targets } of hub.allFiles({ match: request.match }))
+        if (targets.length > 0 && leavesNothing(request, targets)) left++;
+      if (
+        left > 0 &&
+        !(await askYesNo(`Take ${counted(left, "file")} from every installation?`, interruption.signal))
+      )
+        throw new LockstepError("CANCELLED", "not assigned, as you wish", { hint: "Nothing was changed." });
+    }
+    const { paths } = await hub.assignFiles(request, { signal: interruption.signal });
     output.document({ paths });
     for (const path of paths) output.line(printable(path));
     output.note(`${counted(paths.length, "file")} changed`);
   });
+}
+
+/** Whether a file with these targets would belong to nothing afterwards. */
+function leavesNothing(request: AssignRequest, targets: readonly string[]): boolean {
+  const kept = request.only ? [] : targets.filter((target) => !request.remove.includes(target));
+  return kept.length + request.add.length === 0;
 }
 
 function toAssignRequest(text: string, add: string | undefined, remove: string | undefined): AssignRequest {
