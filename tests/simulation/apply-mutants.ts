@@ -14,6 +14,7 @@ export interface Mutant {
 
 /** What kind of path it is, as the words of docs/internals/apply.md have it. */
 export function roleOf(path: string): string {
+  if (!path.startsWith(ROOT)) return "parent directory";
   const relative = path === ROOT ? "" : path.slice(ROOT.length + 1);
   if (relative === "") return "installation directory";
   if (relative === STATE || relative === REVISION) return relative;
@@ -91,6 +92,7 @@ function purposeOf(roles: ReadonlySet<string>, turned: string, dropped: boolean)
   if (only(".lockstep", ".lockstep/staging")) return "keep as previous";
   if (only(".lockstep")) return dropped ? "drop the head" : "clear leftovers";
   if (only("staging/index")) return "stat cache";
+  if (only("parent directory")) return "lay out";
   if (roles.has("staging/new") && roles.has("staging/old")) return "lay out";
   if ([...roles].some((role) => role.startsWith("staging/head."))) return "lay out";
   if (roles.has("staging/new")) return "switch";

@@ -73,6 +73,11 @@ export async function update(
   verdict: Verdict,
 ): Promise<CommitResult> {
   const ctx = contextOf(disk);
+  try {
+    if (disk.lstat(ROOT) === null) disk.makeDirectory(ROOT, 0o755);
+  } catch (error) {
+    throw installationError(error, "make", ROOT);
+  }
   await recover(ctx, { afterSwitch: verdictHook(verdict) });
   const staging = await beginStaging(ctx);
   const numbered: Operation[] = [];

@@ -45,11 +45,13 @@ export function makeScenario(seed: number, prng: Prng): Scenario {
   });
   const old = drawFiles(prng, ignoresCase, new Map());
   const next = drawFiles(prng, ignoresCase, old);
-  const fresh = prng.chance(0.1);
+  const fresh = prng.chance(0.15);
   disk.makeDirectory("/srv", 0o755);
-  disk.makeDirectory(ROOT, 0o755);
+  // Sometimes whoever installs makes the directory as well.
+  const absent = fresh && prng.chance(0.7);
+  if (!absent) disk.makeDirectory(ROOT, 0o755);
   if (!fresh) layDown(disk, old);
-  addForeign(disk, prng, new Set([...old.keys(), ...next.keys()]));
+  if (!absent) addForeign(disk, prng, new Set([...old.keys(), ...next.keys()]));
   if (!fresh) meddle(disk, prng, old);
   disk.settle();
   disk.plan();

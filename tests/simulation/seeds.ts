@@ -11,10 +11,10 @@ export const FOUND_ONCE: readonly { readonly found: string; readonly point: Cras
   },
   {
     found: "a recovery dropped the record before previous/ was durable; no rollback was possible any more",
-    point: { seed: 64, act: "update", call: 127, draw: 4130940083 },
+    point: { seed: 64, act: "update", call: 128, draw: 4130940083 },
   },
   {
     found: "leftovers were cleared while the record that names them could still come back",
-    point: { seed: 33, act: "update", call: 131, draw: 1763514892 },
+    point: { seed: 33, act: "update", call: 132, draw: 1763514892 },
   },
 ];

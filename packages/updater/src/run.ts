@@ -15,7 +15,13 @@ import {
 import { dropBackups, makeBackups, pruneBackups } from "./backup.ts";
 import { type StagingTotals, stageContents, wantedContents } from "./contents.ts";
 import { connectHub } from "./hub-access.ts";
-import { locate, readInstalledRevision, readInstallHead, readInstallState } from "./installation.ts";
+import {
+  isUnfinished,
+  locate,
+  readInstalledRevision,
+  readInstallHead,
+  readInstallState,
+} from "./installation.ts";
 import { throwIfInterrupted } from "./interruption.ts";
 import type { InstallationPaths } from "./layout.ts";
 import { keepManifests } from "./manifest-cache.ts";
@@ -227,6 +233,7 @@ class Run {
         writeRunNote(this.#paths, { run: name, archive, from, to: request.revision, roles, packages });
       } catch (error) {
         if (stopped && plugins !== null) await plugins.afterSwitchQuietly(context, "not-switched");
+        stopped = false;
         dropBackups(backups);
         salvage(this.#paths);
         throw error;
@@ -236,7 +243,7 @@ class Run {
       if (plugins !== null) await plugins.afterSwitch(context, "switched");
       return true;
     };
-    const result = await commit(this.#apply, {
+    const committing = commit(this.#apply, {
       staging,
       operations: changes.map((operation) => toApply(operation, numbers.get(operation.path) ?? -1)),
       state,
@@ -245,6 +252,12 @@ class Run {
       to: request.revision,
       startedAt: request.startedAt,
       hooks: { stop, afterSwitch },
+    });
+    const result = await committing.catch(async (error: unknown) => {
+      // Nothing was switched: what was stopped for it runs again. With a record in force nothing may run before recovery.
+      if (stopped && plugins !== null && !isUnfinished(this.#paths))
+        await plugins.afterSwitchQuietly(context, "not-switched");
+      throw error;
     });
     this.#tidy(() => dropRunNote(this.#paths));
     if (result.kind === "applied") return result.switchMs;

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { dirname } from "node:path";
 import {
   APPLY_LAYOUT,
   COMMIT_DIRECTIONS,
@@ -11,7 +12,7 @@ import {
   STAGING_NAMES,
   type Survey,
 } from "@lockstep/core";
-import type { FileStat } from "@lockstep/platform";
+import { type FileStat, systemErrorCode } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import { attempt } from "./failure.ts";
 import { Places } from "./places.ts";
@@ -195,10 +196,20 @@ class Layer {
         this.#places.at(APPLY_LAYOUT.private),
         root,
       ]);
+      if (this.#request.from === null) await this.#makeRootDurable();
     } catch (error) {
       attempt("make durable what is staged in", directory, () => {
         throw error;
       });
+    }
+  }
+
+  /** The first time, the installation directory itself may be new; it stands in one that need not be ours to read. */
+  async #makeRootDurable(): Promise<void> {
+    try {
+      await this.#ctx.disk.syncDirectories([dirname(this.#ctx.root)]);
+    } catch (error) {
+      if (!["EACCES", "EPERM"].includes(systemErrorCode(error) ?? "")) throw error;
     }
   }
 
