@@ -80,6 +80,7 @@ export const ERRORS = {
   INSTALLATION_STATE_INVALID: operating(500),
   INSTALLATION_LOCKED: { kind: "postponed", http: 409, retry: "later" } as ErrorDefinition,
   INSTALLATION_NOT_WRITABLE: operating(500),
+  INSTALLATION_NOT_PRIVATE: refused(409),
   INSTALLATION_DISK_FULL: operating(507, "later"),
   INSTALLATION_FILE_IN_USE: { kind: "postponed", http: 409, retry: "later" } as ErrorDefinition,
   INSTALLATION_IO_FAILED: operating(500),

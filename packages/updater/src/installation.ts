@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, readFileSync, readSync, realpathSync } from "node:fs";
+import { closeSync, existsSync, lstatSync, openSync, readFileSync, readSync, realpathSync } from "node:fs";
 import { resolve } from "node:path";
 import { type InstallState, parseInstallState } from "@lockstep/core";
 import { LockstepError } from "@lockstep/protocol/wire";
@@ -44,9 +44,25 @@ export function isInstallation(paths: InstallationPaths): boolean {
   return existsSync(paths.state) || existsSync(paths.commit);
 }
 
-/** Whether an update stopped between its commit and its end. Whoever comes next finishes it first. */
+/**
+ * Whether an update stopped between its commit and its end. Whoever comes next finishes it first. A user who may not
+ * look into our private directory goes by update.lock, which stands until an update has ended, however it ended.
+ */
 export function isUnfinished(paths: InstallationPaths): boolean {
-  return existsSync(paths.commit);
+  return lookForCommit(paths) === "there" || (mayNotLook(paths) && existsSync(paths.lock));
+}
+
+/** Whether this user is kept out of the private directory, so that the redo log is out of sight. */
+export function mayNotLook(paths: InstallationPaths): boolean {
+  return lookForCommit(paths) === "hidden";
+}
+
+function lookForCommit(paths: InstallationPaths): "there" | "absent" | "hidden" {
+  try {
+    return lstatSync(paths.commit, { throwIfNoEntry: false }) === undefined ? "absent" : "there";
+  } catch {
+    return "hidden";
+  }
 }
 
 /** The installed revision; null when the file is missing or names none: out of date (behaviour 10). */

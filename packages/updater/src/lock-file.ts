@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import {
   linkSync,
+  lstatSync,
   mkdirSync,
   readFileSync,
   renameSync,
@@ -22,6 +23,7 @@ import { type Clock, hostName, isRunning, ownIdentity } from "@lockstep/platform
 import { LockstepError } from "@lockstep/protocol/wire";
 import { errnoOf, guarded } from "./io-failure.ts";
 import { type InstallationPaths, PRIVATE_MODE } from "./layout.ts";
+import { demandPrivate } from "./private-directory.ts";
 
 /**
  * update.lock on the disk: made by one call that fails if it is there, so that two who come together cannot both get it.
@@ -53,9 +55,7 @@ const TAKEOVER_AGE_MAX_MS = 60_000;
 
 /** Looks at the lock and tries to get it, once. Throws INSTALLATION_NOT_WRITABLE and its kin. */
 export function tryLock(paths: InstallationPaths, clock: Pick<Clock, "now">): LockAttempt {
-  guarded(paths.privateDirectory, "making", () =>
-    mkdirSync(paths.privateDirectory, { recursive: true, mode: PRIVATE_MODE }),
-  );
+  demandPrivate(paths);
   let ignored: "age" | "dead" | "unreadable" | null = null;
   // Each round is lost only to somebody else who made progress; a handful is plenty.
   for (let round = 0; round < 5; round++) {
@@ -75,6 +75,18 @@ export function tryLock(paths: InstallationPaths, clock: Pick<Clock, "now">): Lo
     }
   }
   return { kind: "held", by: [], host: null };
+}
+
+/** Whether somebody holds the lock, by looking alone: for whoever may not write here. */
+export function lookAtLock(
+  paths: InstallationPaths,
+  clock: Pick<Clock, "now">,
+): (LockAttempt & { readonly kind: "held" }) | null {
+  const observation = observe(paths.lock);
+  const decision = decideLock(observation, clock.now(), hostName(), isRunning);
+  if (decision.kind !== "held") return null;
+  const host = observation.kind === "record" ? observation.record.host : null;
+  return { kind: "held", by: decision.by, host };
 }
 
 /** The error of whoever cannot wait for the lock. */
@@ -97,6 +109,7 @@ export function lockedError(
  * Throws INSTALLATION_LOCKED when the lock is not that one any more.
  */
 export function joinLock(paths: InstallationPaths, token: string, clock: Pick<Clock, "now">): HeldLock {
+  demandPrivate(paths);
   const observation = observe(paths.lock);
   if (observation.kind !== "record" || observation.record.token !== token)
     throw new LockstepError(
@@ -201,6 +214,9 @@ function replace(paths: InstallationPaths, record: LockRecord): void {
 function observe(path: string): LockObservation {
   let text: string;
   try {
+    // A pipe in its place would keep a reader waiting.
+    const found = lstatSync(path, { throwIfNoEntry: false });
+    if (found !== undefined && !found.isFile()) return { kind: "unreadable", modifiedAt: found.mtimeMs };
     text = readFileSync(path, "utf8");
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return { kind: "absent" };
@@ -219,7 +235,8 @@ function removeStale(paths: InstallationPaths, now: number): boolean {
   } catch (error) {
     if (errnoOf(error) !== "EEXIST") throw error;
     const madeAt = statSync(takeover, { throwIfNoEntry: false })?.mtimeMs ?? now;
-    if (now - madeAt > TAKEOVER_AGE_MAX_MS) rmSync(takeover, { recursive: true, force: true });
+    // Also one from the future: a clock that was set back must not make it last.
+    if (Math.abs(now - madeAt) > TAKEOVER_AGE_MAX_MS) rmSync(takeover, { recursive: true, force: true });
     return false;
   }
   try {

@@ -1,10 +1,11 @@
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { type Clock, type Logger, realDisk, silentLogger, systemClock } from "@lockstep/platform";
+import { LockstepError } from "@lockstep/protocol/wire";
 import { type ApplyContext, type RecoverResult, recover } from "./apply/index.ts";
-import { isUnfinished } from "./installation.ts";
+import { isUnfinished, mayNotLook } from "./installation.ts";
 import { guarded } from "./io-failure.ts";
 import type { InstallationPaths } from "./layout.ts";
-import { type HeldLock, lockedError, tryLock } from "./lock-file.ts";
+import { type HeldLock, lockedError, lookAtLock, tryLock } from "./lock-file.ts";
 import { salvage } from "./partial.ts";
 import { PluginHost } from "./plugin-host.ts";
 import { UpdateLog } from "./update-log.ts";
@@ -74,13 +75,27 @@ export async function recoverFirst(
   options: RecoverOptions,
 ): Promise<RecoverResult> {
   if (!isUnfinished(paths)) return { kind: "nothing" };
-  const attempt = tryLock(paths, options.clock ?? systemClock);
+  const clock = options.clock ?? systemClock;
+  if (mayNotLook(paths)) {
+    const holder = lookAtLock(paths, clock);
+    throw holder === null ? unfinishable(paths) : lockedError(paths, holder);
+  }
+  const attempt = tryLock(paths, clock);
   if (attempt.kind === "held") throw lockedError(paths, attempt);
   try {
     return await recoverLocked(paths, attempt.lock, options);
   } finally {
     attempt.lock.release();
   }
+}
+
+/** An update was interrupted, perhaps in the middle of its switch, and this user can neither see nor mend it. */
+function unfinishable(paths: InstallationPaths): LockstepError {
+  return new LockstepError("INSTALLATION_NOT_WRITABLE", `an update of ${paths.root} was interrupted`, {
+    expected: "no update.lock, or permission to finish what it stands for",
+    found: "an update.lock whose processes are gone",
+    hint: "Let the user who owns the installation run lockstep update: that finishes it. Until then nothing is started from it, since it may be half switched.",
+  });
 }
 
 /** The same for a caller that holds the lock. Also saves what an unfinished run had fetched. */

@@ -125,6 +125,10 @@ export function writeIndexFile(paths: InstallationPaths, bytes: Uint8Array): voi
     writeFileSync(temporary, bytes, { mode: 0o600 });
     renameSync(temporary, paths.index);
   } catch {
-    rmSync(temporary, { force: true });
+    try {
+      rmSync(temporary, { force: true });
+    } catch {
+      // Nor may this user remove anything there: then nothing was written either.
+    }
   }
 }

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import {
   closeSync,
+  constants,
   fstatSync,
   fsyncSync,
   openSync,
@@ -42,6 +43,9 @@ export interface LogRecord {
 export const LOG_BYTES_MAX = 8 * 1024 * 1024;
 /** Rotated files beside the current one. */
 export const LOG_FILES_KEPT = 5;
+/** A link is not followed, and a pipe does not keep us waiting. Both names are missing on Windows. */
+const NO_SURPRISE = (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
+const APPEND = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | NO_SURPRISE;
 const BUFFER_CHARACTERS_MAX = 1024 * 1024;
 const FACT_CHARACTERS_MAX = 4000;
 
@@ -98,7 +102,7 @@ export class UpdateLog {
     guarded(this.#paths.log, "writing", () => {
       rotate(this.#paths.log, this.#bytesMax, Buffer.byteLength(text));
       // Append only: two writers mix lines, never within one.
-      const descriptor = openSync(this.#paths.log, "a", 0o644);
+      const descriptor = openSync(this.#paths.log, APPEND, 0o644);
       try {
         const lead = endsLine(this.#paths.log, fstatSync(descriptor).size) ? "" : "\n";
         writeSync(descriptor, lead + text);
@@ -113,7 +117,7 @@ export class UpdateLog {
 /** Half a line of a killed run must not swallow the record after it. */
 function endsLine(path: string, size: number): boolean {
   if (size === 0) return true;
-  const descriptor = openSync(path, "r");
+  const descriptor = openSync(path, constants.O_RDONLY | NO_SURPRISE);
   try {
     const last = Buffer.alloc(1);
     readSync(descriptor, last, 0, 1, size - 1);
