@@ -447,3 +447,23 @@ test("on a disk that ignores case, a file changes the spelling of its name and b
   });
   assert.deepEqual(listing(disk), { ...UPDATED, README: "2" });
 });
+
+test("a state file that is no file is a conflict, and nothing happens", async () => {
+  const { disk, ctx } = install({ a: "1" });
+  disk.makeDirectory(`${ROOT}/InstallState.config`, 0o755);
+  await assert.rejects(apply(ctx, { a: "2" }), codeIs("INSTALLATION_CONFLICT"));
+  assert.deepEqual(listing(disk), { a: "1" });
+});
+
+test("a revision file that cannot be written leaves the former one, and says so", async () => {
+  const { disk, ctx } = install(INSTALLED);
+  for (let call = 1; call <= 6; call++) {
+    disk.plan({ call, code: "EROFS" });
+    await assert.rejects(
+      writeRevisionFile(ctx, { revision: 9, startedAt: 1 }),
+      codeIs("INSTALLATION_NOT_WRITABLE"),
+    );
+    disk.plan();
+    assert.deepEqual(readRevisionFile(ctx), { revision: 1, startedAt: 1000 });
+  }
+});
