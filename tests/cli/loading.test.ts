@@ -482,14 +482,10 @@ test("the example of the module description loads as it is documented", async ()
   assert.equal(roles.roles.find((role) => role.path === "Server/Web")?.selectable, false);
   const target = join(directory, "job-server");
   await run("files", "export", target, "--role", "Server/JobServer", "--match", "{runner,conf}/**");
-  assert.deepEqual(readdirSync(target, { recursive: true }).sort(), [
-    "conf",
-    "conf/server.toml",
-    "runner",
-    "runner/bin",
-    "runner/bin/common.sh",
-    "runner/bin/run.sh",
-  ]);
+  assert.equal(
+    readdirSync(target, { recursive: true }).sort().join(" "),
+    "conf conf/server.toml runner runner/bin runner/bin/common.sh runner/bin/run.sh",
+  );
 });
 
 test("setup shows its steps, does them, and has nothing left to do the second time", async () => {

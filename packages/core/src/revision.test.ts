@@ -35,15 +35,22 @@ const layouts: fc.Arbitrary<Layout> = fc
     requirements,
   }));
 
+/** Contents by their digest: one digest has one size. */
+const CONTENTS = [
+  { sha256: "1".repeat(64), size: 1 },
+  { sha256: "2".repeat(64), size: 2 },
+];
+
 const files: fc.Arbitrary<TargetedFile[]> = fc.uniqueArray(
-  fc.record({
-    path: fc.constantFrom(...PATHS),
-    size: fc.integer({ min: 0, max: 3 }),
-    sha256: fc.constantFrom("1".repeat(64), "2".repeat(64)),
-    mode: fc.constantFrom(0o644, 0o755),
-    backup: fc.boolean(),
-    targets: fc.subarray(TARGETS),
-  }),
+  fc
+    .record({
+      path: fc.constantFrom(...PATHS),
+      content: fc.constantFrom(...CONTENTS),
+      mode: fc.constantFrom(0o644, 0o755),
+      backup: fc.boolean(),
+      targets: fc.subarray(TARGETS),
+    })
+    .map(({ content, ...file }) => ({ ...file, ...content })),
   { selector: (file) => file.path },
 );
 
