@@ -106,12 +106,12 @@ test(
     process.seteuid?.(NOBODY);
     try {
       await assert.rejects(start(), { code: "INSTALLATION_NOT_WRITABLE" });
-      } finally {
+    } finally {
       process.seteuid?.(0);
     }
     assert.equal(existsSync(started), false);
     // Without a lock there is no interrupted update, and looking at the files needs no permission to write.
-  execFileSync("rm", [installationPaths(directory).lock]);
+    execFileSync("rm", [installationPaths(directory).lock]);
     process.seteuid?.(NOBODY);
     try {
       assert.deepEqual((await verify(directory, world.options())).damages, []);
