@@ -1,19 +1,24 @@
 import type { Sha256 } from "@lockstep/core";
-import { type ContentHeader, encodeContentHeader, encodeEnd, encodeMagic } from "@lockstep/protocol";
+import {
+  CONTENT_HEADER_BYTES,
+  type ContentHeader,
+  encodeContentHeader,
+  encodeEnd,
+  encodeMagic,
+} from "@lockstep/protocol";
 import type pg from "pg";
-import { findContentHeaders, readStored, readWholeParts } from "../repository/content-read.ts";
+import { findContentHeaders, readFrames, readStored } from "../repository/content-read.ts";
 import { PART_BYTES } from "../repository/copy-parts.ts";
 import { unknownContent } from "./contents.ts";
 
 /**
  * Many contents as one stream, in the order asked for, straight from the database and as they are stored there: the
- * hub neither decodes nor compresses. Small ones are fetched some megabytes at a time; while one lot is on its way to
- * the client the next one is on its way from the database.
+ * hub neither decodes nor compresses nor copies. Small ones are fetched a lot at a time; while one lot is on its way to
+ * the client the next one is on its way from the database. No connection is held while a slow client reads.
  */
-const LOT_BYTES = 4 * 2 ** 20;
-const LOT_CONTENTS = 2_000;
+const LOT_BYTES = 512 * 1024;
+const LOT_CONTENTS = 1_000;
 const HEADERS_AT_ONCE = 20_000;
-const CHUNK_BYTES = 256 * 1024;
 
 /** Finds all contents first, so that a missing one is an answer and not a cut stream. Throws NOT_FOUND. */
 export async function findAll(pool: pg.Pool, digests: readonly Sha256[]): Promise<ContentHeader[]> {
@@ -30,6 +35,12 @@ export async function findAll(pool: pg.Pool, digests: readonly Sha256[]): Promis
   return headers;
 }
 
+/** Length of the whole stream in bytes. */
+export function bundleLength(headers: readonly ContentHeader[]): number {
+  const frames = headers.reduce((sum, header) => sum + CONTENT_HEADER_BYTES + header.stored, 0);
+  return encodeMagic().length + frames + encodeEnd(0).length;
+}
+
 /** The bytes of the content stream. */
 export async function* streamBundle(
   pool: pg.Pool,
@@ -39,12 +50,12 @@ export async function* streamBundle(
   const lots = splitLots(headers);
   let coming = fetchLot(pool, lots[0]);
   for (const [index, lot] of lots.entries()) {
-    const bytes = await coming;
+    const frames = await coming;
     coming = fetchLot(pool, lots[index + 1]);
     // Whoever stops reading in the middle leaves a query behind; its failure then concerns nobody.
     coming.catch(() => {});
-    if (bytes === null) for (const header of lot) yield* streamLarge(pool, header);
-    else yield* packSmall(lot, bytes);
+    if (frames === null) for (const header of lot) yield* streamLarge(pool, header);
+    else yield* frames;
   }
   yield encodeEnd(headers.length);
 }
@@ -73,38 +84,9 @@ export function splitLots(headers: readonly ContentHeader[]): ContentHeader[][] 
   return lots;
 }
 
-/** The bytes of a lot of small contents, or null for a large one, which is streamed when its turn comes. */
-async function fetchLot(
-  pool: pg.Pool,
-  lot: readonly ContentHeader[] | undefined,
-): Promise<Map<Sha256, Buffer> | null> {
-  if (lot === undefined || isLarge(lot)) return null;
-  const stored = lot.filter((header) => header.stored > 0).map((header) => header.sha256);
-  return stored.length === 0 ? new Map() : await readWholeParts(pool, stored);
-}
-
-function isLarge(lot: readonly ContentHeader[]): boolean {
-  return (lot[0]?.stored ?? 0) > PART_BYTES;
-}
-
-function* packSmall(
-  lot: readonly ContentHeader[],
-  bytes: ReadonlyMap<Sha256, Buffer>,
-): Generator<Uint8Array, void, undefined> {
-  let pieces: Uint8Array[] = [];
-  let length = 0;
-  for (const header of lot) {
-    const stored = header.stored === 0 ? Buffer.alloc(0) : bytes.get(header.sha256);
-    if (stored?.length !== header.stored) throw new RangeError(`the content ${header.sha256} is gone`);
-    const head = encodeContentHeader(header);
-    pieces.push(head, stored);
-    length += head.length + stored.length;
-    if (length < CHUNK_BYTES) continue;
-    yield Buffer.concat(pieces, length);
-    pieces = [];
-    length = 0;
-  }
-  if (length > 0) yield Buffer.concat(pieces, length);
+/** The frames of a lot of small contents, or null for a large one, which is streamed when its turn comes. */
+async function fetchLot(pool: pg.Pool, lot: readonly ContentHeader[] | undefined): Promise<Buffer[] | null> {
+  return lot === undefined || (lot[0]?.stored ?? 0) > PART_BYTES ? null : await readFrames(pool, lot);
 }
 
 async function* streamLarge(

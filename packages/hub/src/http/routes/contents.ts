@@ -1,7 +1,7 @@
 import { Readable } from "node:stream";
 import { BundleRequestSchema, CONTENT_STREAM_TYPE, Sha256Schema } from "@lockstep/protocol";
 import { Type } from "typebox";
-import { findAll, streamBundle } from "../bundle.ts";
+import { bundleLength, findAll, streamBundle } from "../bundle.ts";
 import { acceptsZstd } from "../conditions.ts";
 import { serveContent } from "../contents.ts";
 import { createDeltas } from "../manifest-deltas.ts";
@@ -97,6 +97,7 @@ export function registerContents(app: HubServer, services: HubServices): void {
         stream.once("close", leave);
         return reply
           .header("content-type", CONTENT_STREAM_TYPE)
+          .header("content-length", bundleLength(headers))
           .header("cache-control", "no-store")
           .send(stream);
       } catch (error) {
