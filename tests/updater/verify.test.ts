@@ -71,6 +71,22 @@ test("every kind of damage is found and named", async (t) => {
   assert.equal(revisionOf(directory), 1);
 });
 
+test("a rollback after a repair leads to the former revision, not to the damage", async (t) => {
+  const world = await makeWorld(t);
+  world.hub.publish({ a: { content: "a1", targets }, b: { content: "b1", targets } });
+  const directory = join(world.root, "i");
+  await install(directory, world.installOptions(["A"]));
+  world.hub.publish({ a: { content: "a2", targets }, b: { content: "b1", targets } });
+  await update(directory, world.options());
+  put(directory, "a", "broken");
+  put(directory, "b", "broken");
+  await repair(directory, world.options());
+  assert.deepEqual(treeOf(directory), { a: "a2", b: "b1" });
+  await rollback(directory, world.options());
+  assert.deepEqual(treeOf(directory), { a: "a1", b: "b1" });
+  assert.deepEqual((await verify(directory, world.options())).damages, []);
+});
+
 test("a repair leaves edits alone where the policy keeps them, unless it is told otherwise", async (t) => {
   const world = await makeWorld(t);
   const directory = await installed(world);

@@ -126,6 +126,15 @@ test("finish: the turn is durable first, then the revision file, then what is ou
   assert.deepEqual(steps.slice(-2), dropSteps());
 });
 
+test("finish of a repair: what a rollback leads back to stays what it was", () => {
+  const steps = finishSteps({ ...BODY, from: 7, to: 7 }, revisionFileName(false)).map(tell);
+  assert.deepEqual(steps.slice(-3), ["sync . $", "drop the head", "sync .lockstep"]);
+  assert.equal(
+    steps.some((step) => step.includes(".lockstep/previous")),
+    false,
+  );
+});
+
 test("where no state file was, the way back takes the new one out", () => {
   const steps = backSteps({ ...BODY, formerState: false }).map(tell);
   assert.ok(steps.includes("take out InstallState.config that was $/state"));

@@ -58,7 +58,9 @@ export const STAGING_NAMES = {
   state: "state",
   formerState: "state.former",
   revision: "revision",
+  /** The stat cache, once its content is durable; until then the other name. */
   index: "index",
+  unsyncedIndex: "index.new",
   /** In previous/ alone: the head, out of force. */
   retiredHead: "commit.json",
 } as const;
@@ -161,11 +163,24 @@ export function finishSteps(body: CommitBody, revisionFile: string): ApplyStep[]
     move(`${stage}/${STAGING_NAMES.index}`, APPLY_LAYOUT.index),
     // The stat cache's place is not among them: a former one that comes back does not fit the new files and is seen not to.
     sync(["", stage, ...left.map(parentOf)]),
-    // What was previous/ goes out of the way as a leftover, which the next staging clears.
-    move(APPLY_LAYOUT.previous, `${stage}.former`),
-    move(stage, APPLY_LAYOUT.previous),
-    ...dropSteps(),
+    ...(keepsPrevious(body)
+      ? // The head goes before its staging directory, and durably, as on the way back.
+        [{ do: "drop-head", retired: null } as const, sync([APPLY_LAYOUT.private])]
+      : [
+          // What was previous/ goes out of the way as a leftover, which the next staging clears.
+          move(APPLY_LAYOUT.previous, `${stage}.former`),
+          move(stage, APPLY_LAYOUT.previous),
+          ...dropSteps(),
+        ]),
   ];
+}
+
+/**
+ * Whether previous/ stays what it is: a change within one software revision (a repair) mends what should be there, and
+ * a rollback after it must lead to the former revision, not to the damage.
+ */
+export function keepsPrevious(body: CommitBody): boolean {
+  return body.from === body.to;
 }
 
 /**

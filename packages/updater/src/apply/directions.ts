@@ -3,6 +3,7 @@ import {
   backSteps,
   type CommitBody,
   finishSteps,
+  keepsPrevious,
   prepareSteps,
   revisionFileName,
   STAGING_NAMES,
@@ -95,7 +96,8 @@ export async function goFinish(ctx: ApplyContext, carrier: Carrier, body: Commit
       "Remove the cause, then run the update again: it first finishes this one.",
     );
   }
-  clearAway(ctx, `${ctx.root}/${stagingDirectory(body.id)}.former`);
+  const staging = `${ctx.root}/${stagingDirectory(body.id)}`;
+  clearAway(ctx, keepsPrevious(body) ? staging : `${staging}.former`);
 }
 
 /**
@@ -107,17 +109,23 @@ export async function stageIndex(
   body: CommitBody,
   index: Uint8Array | IndexBuilder | undefined,
 ): Promise<void> {
-  const path = `${ctx.root}/${stagingDirectory(body.id)}/${STAGING_NAMES.index}`;
+  if (index === undefined) return;
+  const { disk } = ctx;
+  const stage = `${ctx.root}/${stagingDirectory(body.id)}`;
+  // The name that the end moves is given to durable content alone: an interrupted pass may have left torn one.
+  const unsynced = `${stage}/${STAGING_NAMES.unsyncedIndex}`;
   try {
-    // What an interrupted pass left there may be torn.
-    if (ctx.disk.lstat(path) !== null) ctx.disk.unlink(path);
-    if (index === undefined) return;
+    if (disk.lstat(unsynced) !== null) disk.unlink(unsynced);
     const bytes = typeof index === "function" ? index(lookAtPuts(ctx, body)) : index;
-    ctx.disk.writeFile(path, bytes, INDEX_MODE);
-    await ctx.disk.syncFiles([path]);
+    disk.writeFile(unsynced, bytes, INDEX_MODE);
+    await disk.syncFiles([unsynced]);
+    disk.rename(unsynced, `${stage}/${STAGING_NAMES.index}`);
   } catch (error) {
-    ctx.log.warn("the stat cache could not be written; the next update reads more", { path, error });
-    clearAway(ctx, path);
+    ctx.log.warn("the stat cache could not be written; the next update reads more", {
+      path: unsynced,
+      error,
+    });
+    clearAway(ctx, unsynced);
   }
 }
 
