@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { connect } from "node:net";
+import { join } from "node:path";
 import { describe, test } from "node:test";
 import { createLogger, systemClock } from "@lockstep/platform";
 import { usePostgres } from "../support/postgres.ts";
@@ -94,6 +96,17 @@ describe("the HTTP interface", () => {
     const show = document.paths["/v1/revisions/{number}"]?.get?.responses["200"];
     assert.match(JSON.stringify(show), /#\/components\/schemas\/Revision"/);
     for (const path of Object.keys(document.paths)) assert.match(path, /^\/(?:v1\/|health$)/);
+    const page = await readFile(join(import.meta.dirname, "../../docs/reference/http.md"), "utf8");
+    const listed = [...page.matchAll(/`(GET|POST|PUT) (\/[^\s`?]+)`/g)].map(
+      (match) => `${match[1]} ${match[2]}`,
+    );
+    const known = Object.entries(document.paths).flatMap(([path, methods]) =>
+      Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
+    );
+    assert.deepEqual(
+      [...new Set(listed)].filter((route) => route !== "GET /openapi.json").sort(),
+      known.sort(),
+    );
   });
 
   test("without a token only this machine is heard, and no other site's page", async (t) => {
