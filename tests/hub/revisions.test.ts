@@ -10,6 +10,7 @@ import {
   type RevisionList,
 } from "@lockstep/protocol";
 import fc from "fast-check";
+import { parseTextArray } from "../../packages/hub/src/repository/software-revision.ts";
 import { readState } from "../../packages/hub/src/repository/state.ts";
 import { usePostgres } from "../support/postgres.ts";
 import { load, loadAndSettle, type ReleaseFile, release } from "./support/release.ts";
@@ -372,6 +373,21 @@ describe("software revisions", () => {
     await hub.settled();
     assert.equal(await current(hub), 1);
     assert.equal(await lastError(), "");
+  });
+
+  test("lists of texts are read as PostgreSQL writes them", async (t) => {
+    const { pool } = await server.database(t);
+    const text = fc.string({
+      unit: fc.constantFrom("a", " ", ",", '"', "\\", "{", "}", "é", "\n", "N", "U", "L"),
+      maxLength: 8,
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(text, { maxLength: 6 }), async (list) => {
+        const { rows } = await pool.query<{ text: string }>("select $1::text[]::text as text", [list]);
+        assert.deepEqual(parseTextArray(rows[0]?.text ?? ""), list);
+      }),
+      { numRuns: 200 },
+    );
   });
 
   test("files are listed page by page, by pattern, in order", async (t) => {

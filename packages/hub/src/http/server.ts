@@ -28,6 +28,10 @@ export type HubServer = FastifyInstance<
 >;
 
 declare module "fastify" {
+  interface FastifyRequest {
+    /** Address of the client. */
+    from: string;
+  }
   interface FastifyContextConfig {
     /** Answered without credentials. */
     open?: boolean;
@@ -88,7 +92,10 @@ export async function createServer({ services, token, tls }: ServerOptions): Pro
 
 function installHooks(app: HubServer, services: HubServices, token: string | null): void {
   const guard = createGuard(token);
+  app.decorateRequest("from", "");
   app.addHook("onRequest", async (request) => {
+    // Asked now: once the connection is gone, nobody knows any more.
+    request.from = request.ip;
     // Who may reach this machine only through loopback must show that for the open routes, too.
     if (token === null || request.routeOptions.config.open !== true) guard(request);
   });
@@ -115,7 +122,7 @@ function installHooks(app: HubServer, services: HubServices, token: string | nul
       path: pathOf(request.url),
       status: reply.statusCode,
       ms: Math.round(reply.elapsedTime),
-      from: request.ip,
+      from: request.from,
     });
   });
 }

@@ -140,6 +140,8 @@ function registerHub(app: HubServer, services: HubServices): void {
     },
     async (request) => {
       if (request.query.apply === false) return await services.setup.inspect();
+      // A migration of a large database takes its time, and nothing travels meanwhile.
+      request.raw.socket.setTimeout(0);
       return await services.gates.changes.through(() => services.setup.apply());
     },
   );

@@ -63,7 +63,7 @@ export function registerLoads(app: HubServer, services: HubServices): void {
       // The load watches for silence itself: while it waits for the database, the client's silence is no fault.
       request.raw.socket.setTimeout(0);
       return await services.gates.changes.through(() =>
-        carryOutLoad(services.pool, body, { limits: services.limits, actor: request.ip, parse }),
+        carryOutLoad(services.pool, body, { limits: services.limits, actor: request.from, parse }),
       );
     },
   );

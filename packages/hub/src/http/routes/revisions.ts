@@ -90,7 +90,7 @@ export function registerRevisions(app: HubServer, services: HubServices): void {
     async (request) => {
       services.repository();
       return await services.gates.changes.through(() =>
-        revertTo(services.pool, request.params.number, request.ip),
+        revertTo(services.pool, request.params.number, request.from),
       );
     },
   );
