@@ -65,7 +65,16 @@ test("an updater that fails its self-test is not used, and that is said", async 
     silent: "",
     broken: "import {",
     lies: "console.log('self-test failed')",
+    // Its child would hold the output open for ever.
+    clings:
+      "import { spawn } from 'node:child_process'; spawn('sleep', ['1000'], { stdio: 'inherit' }).unref(); process.exit(1)",
+    floods: "for (let i = 0; i < 300; i++) console.log('x'.repeat(100_000)); process.exitCode = 1",
+    spies: "console.log('self-test ' + (process.env.LOCKSTEP_TOKEN === undefined ? 'went wrong' : 'passed'))",
   };
+  process.env.LOCKSTEP_TOKEN = "secret";
+  t.after(() => {
+    delete process.env.LOCKSTEP_TOKEN;
+  });
   for (const [name, updater] of Object.entries(bad)) {
     const revision = world.hub.publish(release(name), {
       archive: await makeArchive({ updater, version: "9.9.9" }),

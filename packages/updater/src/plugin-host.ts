@@ -232,7 +232,7 @@ export async function runStep(request: StepRequest): Promise<{ answer: StepAnswe
     let said: StepAnswer | null = null;
     timer = setTimeout(() => {
       said = { kind: "failed", message: `it took longer than ${request.timeoutMs / 1000} s` };
-      end(child.pid);
+      endGroup(child.pid);
     }, request.timeoutMs);
     child.on("message", (message) => {
       said ??= message as StepAnswer;
@@ -288,7 +288,8 @@ export function cleanEnvironment(environment: NodeJS.ProcessEnv): NodeJS.Process
   );
 }
 
-function end(pid: number | undefined): void {
+/** Ends a process with its whole group, where it has one of its own. */
+export function endGroup(pid: number | undefined): void {
   if (pid === undefined) return;
   try {
     process.kill(process.platform === "win32" ? pid : -pid, "SIGKILL");

@@ -17,6 +17,7 @@ import { fetchLarge } from "./content-large.ts";
 import { guarded } from "./io-failure.ts";
 import { type InstallationPaths, PRIVATE_MODE } from "./layout.ts";
 import { PartialStore } from "./partial.ts";
+import { cleanEnvironment, endGroup } from "./plugin-host.ts";
 import { ProgressMeter } from "./progress.ts";
 
 /**
@@ -159,28 +160,50 @@ export async function qualify(
   return { passed: true, problem: "" };
 }
 
+/** How much of what a self-test says is kept, in characters. */
+const SELF_TEST_OUTPUT_MAX = 2000;
+const SELF_TEST_LAST_OUTPUT_MS = 1000;
+
+/**
+ * Lets an unpacked updater show that it runs here. It is code that nobody has tried on this machine yet: it gets no
+ * secrets, a process group that ends as a whole, little room for what it prints, and a time limit that its children
+ * cannot outlast by holding its output open. Returns what is wrong, or null.
+ */
 async function selfTest(program: string): Promise<string | null> {
-  return await new Promise((resolve) => {
-    const child = spawn(process.execPath, [program, "self-test"], { stdio: ["ignore", "pipe", "pipe"] });
-    let output = "";
-    let complaint = "";
-    child.stdout.setEncoding("utf8").on("data", (text: string) => {
-      output += text;
-    });
-    child.stderr.setEncoding("utf8").on("data", (text: string) => {
-      complaint = (complaint + text).slice(-2000);
-    });
-    const timer = setTimeout(() => child.kill("SIGKILL"), SELF_TEST_TIMEOUT_MS);
-    child.once("error", (error) => {
-      clearTimeout(timer);
-      resolve(error.message);
-    });
-    child.once("close", (status, signal) => {
-      clearTimeout(timer);
-      if (status === 0 && output.trim().endsWith("self-test passed")) resolve(null);
-      else resolve(complaint.trim().split("\n").at(-1) || `it ended with ${signal ?? `status ${status}`}`);
+  const child = spawn(process.execPath, [program, "self-test"], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: cleanEnvironment(process.env),
+    detached: process.platform !== "win32",
+  });
+  let output = "";
+  let complaint = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    output = (output + text).slice(-SELF_TEST_OUTPUT_MAX);
+  });
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    complaint = (complaint + text).slice(-SELF_TEST_OUTPUT_MAX);
+  });
+  let timer: NodeJS.Timeout | undefined;
+  const problem = await new Promise<string | null>((resolve) => {
+    timer = setTimeout(() => endGroup(child.pid), SELF_TEST_TIMEOUT_MS);
+    child.once("error", (error) => resolve(error.message));
+    child.once("exit", (status, signal) => {
+      const judge = () => {
+        if (status === 0 && output.trim().endsWith("self-test passed")) resolve(null);
+        else resolve(complaint.trim().split("\n").at(-1) || `it ended with ${signal ?? `status ${status}`}`);
+      };
+      const lastOutput = setTimeout(judge, SELF_TEST_LAST_OUTPUT_MS);
+      child.once("close", () => {
+        clearTimeout(lastOutput);
+        judge();
+      });
     });
   });
+  clearTimeout(timer);
+  endGroup(child.pid);
+  child.stdout.destroy();
+  child.stderr.destroy();
+  return problem;
 }
 
 /** Removes copies that nobody uses any more. */

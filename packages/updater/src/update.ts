@@ -34,9 +34,10 @@ export type UpdateResult =
  */
 export async function update(directory: string, options: UpdateOptions): Promise<UpdateResult> {
   const paths = locate(directory);
-  const head = readInstallHead(paths);
+  // What was interrupted is finished first, by whoever has the lock: before that there may not even be a state to read.
   if (!isUnfinished(paths)) {
     // Most runs find nothing to do; these take no lock and leave no trace.
+    const head = readInstallHead(paths);
     const installed = readInstalledRevision(paths)?.revision ?? null;
     const client = await connectHub(head.hub, options.access);
     try {
