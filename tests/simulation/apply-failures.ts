@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { parentsOf } from "@lockstep/core";
 import type { Disk } from "@lockstep/platform";
 import { isLockstepError, type LockstepError } from "@lockstep/protocol";
-import type { Prng, SimDisk, SimTree } from "@lockstep/testing";
+import { Prng, type SimDisk, type SimTree } from "@lockstep/testing";
 import { passOn, watchSyncs } from "./apply-mutants.ts";
 import {
   type Act,
@@ -14,6 +14,7 @@ import {
   whichTree,
 } from "./apply-run.ts";
 import { productTree, ROOT } from "./apply-scenario.ts";
+import { actsOf, countCalls, scenarioOf } from "./apply-sweep.ts";
 
 /** Lets single calls, or all calls from one on, fail: a named error, an installation that is whole, nothing left over. */
 export const FAILURE_CODES = ["ENOSPC", "EIO", "EACCES", "EROFS", "EMFILE", "EXDEV", "EBUSY"] as const;
@@ -131,4 +132,42 @@ export async function tryFailedSync(act: Act, prng: Prng, wrap: Wrap = NO_WRAP):
   await recoverAll(disk, act.laterVerdict);
   whichTree(disk, act);
   if (act.undo !== null && whichTree(disk, act) === "after") await act.undo(disk);
+}
+
+export interface FailureReport {
+  states: number;
+  readonly outcomes: Map<string, number>;
+  readonly failures: { readonly where: string; readonly error: unknown }[];
+}
+
+const SPARE_STEP_BYTES = 700;
+const SPARE_BYTES = 24_000;
+
+/** Fails every call of scenario after scenario, once and from there on, and fills the disk to every degree. */
+export async function sweepFailures(seed: number, scenarios: number): Promise<FailureReport> {
+  const report: FailureReport = { states: 0, outcomes: new Map(), failures: [] };
+  const attempt = async (where: string, run: () => Promise<FailureOutcome>) => {
+    report.states++;
+    try {
+      const outcome = await run();
+      report.outcomes.set(outcome, (report.outcomes.get(outcome) ?? 0) + 1);
+    } catch (error) {
+      report.failures.push({ where, error });
+    }
+  };
+  const prng = new Prng(seed);
+  for (let at = 0; at < scenarios; at++)
+    for (const act of (await actsOf(scenarioOf(seed + at))).acts) {
+      const calls = await countCalls(act);
+      for (let call = 1; call <= calls; call++)
+        for (const lasting of [false, true]) {
+          const code = prng.pick(FAILURE_CODES);
+          const where = `seed ${seed + at}, ${act.name}, call ${call}, ${code}${lasting ? " from there on" : ""}`;
+          await attempt(where, () => tryFailure(act, call, code, lasting));
+        }
+      for (let spare = 0; spare < SPARE_BYTES; spare += SPARE_STEP_BYTES)
+        await attempt(`seed ${seed + at}, ${act.name}, ${spare} bytes free`, () => tryFullDisk(act, spare));
+      await attempt(`seed ${seed + at}, ${act.name}, room enough`, () => tryFullDisk(act, 2 ** 21));
+    }
+  return report;
 }

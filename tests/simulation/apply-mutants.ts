@@ -91,7 +91,7 @@ function purposeOf(roles: ReadonlySet<string>, turned: string, dropped: boolean)
   if (only(".lockstep", "staging")) return `turn ${turned}`;
   if (only(".lockstep", ".lockstep/staging")) return "keep as previous";
   if (only(".lockstep")) return dropped ? "drop the head" : "clear leftovers";
-  if (only("staging/index")) return "stat cache";
+  if (only("staging/index.new")) return "stat cache";
   if (only("parent directory")) return "lay out";
   if (roles.has("staging/new") && roles.has("staging/old")) return "lay out";
   if ([...roles].some((role) => role.startsWith("staging/head."))) return "lay out";

@@ -201,6 +201,46 @@ export async function prepareRollback(scenario: Scenario, updated: Act): Promise
   };
 }
 
+/**
+ * A repair after a scenario's update: some of its files were damaged and are put again, within one software revision. A
+ * rollback after it must lead to what was before the *update*. Null where the update does not hold, nothing was before,
+ * or nothing can be damaged.
+ */
+export async function prepareRepair(scenario: Scenario, updated: Act, prng: Prng): Promise<Act | null> {
+  const { oldRevision, next, startedAt } = scenario;
+  if (updated.verdict !== "holds" || oldRevision === null) return null;
+  const disk = updated.base.clone();
+  await updated.run(disk);
+  const damaged = operationsBetween(scenario.old, next).filter(
+    ({ kind }) => kind === "put" && prng.chance(0.7),
+  );
+  if (damaged.length === 0) return null;
+  for (const { path } of damaged) {
+    disk.unlink(`${ROOT}/${path}`);
+    if (prng.chance(0.5)) disk.writeFile(`${ROOT}/${path}`, new TextEncoder().encode("damaged"), 0o644);
+  }
+  disk.settle();
+  disk.plan();
+  const run = (each: Disk) =>
+    update(each, damaged, next, NEXT_REVISION, NEXT_REVISION, startedAt + 1000, "holds");
+  const trial = disk.clone();
+  assert.equal((await run(trial)).kind, "applied");
+  const after = productTree(trial);
+  const withoutTime = (tree: SimTree) => sorted(tree).filter(([path]) => path !== REVISION);
+  assert.deepEqual(withoutTime(after), withoutTime(updated.after), "the repair mended something else");
+  return {
+    name: "repair",
+    base: disk,
+    before: productTree(disk),
+    after,
+    verdict: "holds",
+    laterVerdict: scenario.laterVerdict,
+    run,
+    undo: undo(scenario, updated.before),
+    goOn: goOn(scenario),
+  };
+}
+
 /** A rollback that must bring back every file of a tree. */
 function undo(scenario: Scenario, former: SimTree): (disk: SimDisk) => Promise<void> {
   return async (disk) => {

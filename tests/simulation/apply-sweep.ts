@@ -1,6 +1,14 @@
 import { Prng, type SimDisk } from "@lockstep/testing";
 import { leaveOut, type Mutant, siteName, watchSyncs } from "./apply-mutants.ts";
-import { type Act, type CrashPoint, NO_WRAP, prepareRollback, prepareUpdate, tryCrash } from "./apply-run.ts";
+import {
+  type Act,
+  type CrashPoint,
+  NO_WRAP,
+  prepareRepair,
+  prepareRollback,
+  prepareUpdate,
+  tryCrash,
+} from "./apply-run.ts";
 import { makeScenario, type Scenario } from "./apply-scenario.ts";
 
 /** Runs many states, and looks for the first one that tells a mutant from the real updater. */
@@ -30,7 +38,8 @@ export async function actsOf(scenario: Scenario): Promise<{ acts: Act[]; refused
   const { act, refused } = await prepareUpdate(scenario);
   if (act === null) return { acts: [], refused };
   const rollback = await prepareRollback(scenario, act);
-  return { acts: rollback === null ? [act] : [act, rollback], refused: null };
+  const repair = await prepareRepair(scenario, act, new Prng(scenario.seed).fork());
+  return { acts: [act, rollback, repair].filter((each) => each !== null), refused: null };
 }
 
 /** How many calls an act makes when nothing crashes. */

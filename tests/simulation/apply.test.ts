@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { Prng } from "@lockstep/testing";
-import { FAILURE_CODES, trustSecondSync, tryFailedSync, tryFailure, tryFullDisk } from "./apply-failures.ts";
+import { sweepFailures, trustSecondSync, tryFailedSync } from "./apply-failures.ts";
 import { type Mutant, ORDER_MUTANTS } from "./apply-mutants.ts";
 import {
   actsOf,
   catchMutant,
-  countCalls,
   mapSyncs,
   replay,
   type SweepReport,
@@ -25,8 +24,6 @@ const MUTANT_SCENARIOS = 80;
 /** The rarest needs show within some 3,000 states; so many make a miss by chance impossible in practice. */
 const MUTANT_STATES_MAX = 40_000;
 const FAILURE_SCENARIOS = 6;
-const FULL_DISK_STEP_BYTES = 700;
-const FULL_DISK_BYTES = 24_000;
 
 function describe(report: SweepReport): string {
   const shown = report.failures
@@ -74,36 +71,16 @@ test("states that once were broken are not broken again", async () => {
     for (let call = point.call - 3; call <= point.call + 3; call++) await replay({ ...point, call });
 });
 
-test("any call that fails ends in a named error or in the way back, and leaves the installation whole", async (t) => {
-  const outcomes = new Map<string, number>();
-  const prng = new Prng(FRESH_SEED);
-  for (let at = 0; at < FAILURE_SCENARIOS; at++) {
-    for (const act of (await actsOf(scenarioOf(FRESH_SEED + at))).acts) {
-      const calls = await countCalls(act);
-      for (let call = 1; call <= calls; call++) {
-        const code = prng.pick(FAILURE_CODES);
-        const lasting = prng.chance(0.5);
-        const where = `seed ${FRESH_SEED + at}, ${act.name}, call ${call}, ${code}${lasting ? " from there on" : ""}`;
-        const outcome = await tryFailure(act, call, code, lasting).catch((cause: unknown) => {
-          throw new Error(where, { cause });
-        });
-        outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
-      }
-    }
-  }
-  t.diagnostic([...outcomes].map(([outcome, count]) => `${outcome} ${count}`).join(", "));
-  assert.ok((outcomes.get("refused") ?? 0) > 0 && (outcomes.get("rolled-back") ?? 0) > 0);
-});
-
-test("a full disk changes nothing and gives its space back, however much of the update it holds", async () => {
-  const outcomes = new Set<string>();
-  for (let at = 0; at < FAILURE_SCENARIOS; at++)
-    for (const act of (await actsOf(scenarioOf(FIXED_SEED + at))).acts) {
-      for (let spare = 0; spare < FULL_DISK_BYTES; spare += FULL_DISK_STEP_BYTES)
-        outcomes.add(await tryFullDisk(act, spare));
-      outcomes.add(await tryFullDisk(act, 2 ** 21));
-    }
-  assert.ok(outcomes.has("refused") && outcomes.has("applied"), [...outcomes].join());
+test(`a call that fails, and a disk that is full, end in a named error or in the way back, and leave the installation whole (fresh seed ${FRESH_SEED})`, async (t) => {
+  const { states, outcomes, failures } = await sweepFailures(FRESH_SEED, FAILURE_SCENARIOS);
+  t.diagnostic(
+    `${states} states: ${[...outcomes].map(([outcome, count]) => `${outcome} ${count}`).join(", ")}`,
+  );
+  const [first] = failures;
+  if (first !== undefined)
+    throw new Error(`${failures.length} of ${states}: ${first.where}`, { cause: first.error });
+  for (const outcome of ["refused", "rolled-back", "applied", "to be recovered"])
+    assert.ok((outcomes.get(outcome) ?? 0) > 0, `nothing was ${outcome}: too few cases were tried`);
 });
 
 test("after a sync that failed nothing is believed, and an updater that asks again is found out", async () => {

@@ -1,5 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { parseArgs } from "node:util";
+import { sweepFailures } from "./apply-failures.ts";
 import { ORDER_MUTANTS } from "./apply-mutants.ts";
 import type { CrashPoint } from "./apply-run.ts";
 import { catchMutant, mapSyncs, replay, type SweepReport, sweep, syncMutants } from "./apply-sweep.ts";
@@ -9,6 +10,7 @@ import { catchMutant, mapSyncs, replay, type SweepReport, sweep, syncMutants } f
  *
  *   --states N   how many crash states (100,000)        --seed N     where to begin (a new one each time)
  *   --point P    one state again, as printed            --mutants    also tell the mutants, and print within how many states
+ *   --failures N also fail every call of N scenarios, and fill their disks
  *   --strace     instead: kill the real updater before each of its system calls, and fail each of them
  */
 const STATES = 100_000;
@@ -22,6 +24,7 @@ const { values } = parseArgs({
     seed: { type: "string" },
     point: { type: "string" },
     mutants: { type: "boolean", default: false },
+    failures: { type: "string" },
     strace: { type: "boolean", default: false },
   },
 });
@@ -40,9 +43,10 @@ if (values.point !== undefined) {
   console.log(label);
   const report = await sweep(seed, states, progress());
   print(report);
+  const named = values.failures === undefined || (await fail(readCount(values.failures, "--failures")));
   const told = values.mutants ? await tellMutants() : true;
   console.log(label);
-  process.exitCode = report.failures.length === 0 && told ? 0 : 1;
+  process.exitCode = report.failures.length === 0 && named && told ? 0 : 1;
 }
 
 function print(report: SweepReport): void {
@@ -56,6 +60,14 @@ function print(report: SweepReport): void {
       `${report.failures.length} broken`,
     ].join(", "),
   );
+}
+
+async function fail(scenarios: number): Promise<boolean> {
+  const { states: tried, outcomes, failures } = await sweepFailures(seed, scenarios);
+  for (const { where, error } of failures.slice(0, SHOWN_MAX)) console.log(where, error);
+  const counts = [...outcomes].map(([outcome, count]) => `${count} ${outcome}`).join(", ");
+  console.log(`${tried} failing calls and full disks: ${counts}, ${failures.length} broken`);
+  return failures.length === 0;
 }
 
 async function tellMutants(): Promise<boolean> {

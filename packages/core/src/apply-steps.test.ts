@@ -104,7 +104,6 @@ test("back: the turn is durable first, what came goes, what was comes back, and 
     "move $/state.former to InstallState.config",
     "sync . $ new old swap paws $/old",
     "drop the head",
-    "sync .lockstep",
   ]);
 });
 
@@ -128,7 +127,7 @@ test("finish: the turn is durable first, then the revision file, then what is ou
 
 test("finish of a repair: what a rollback leads back to stays what it was", () => {
   const steps = finishSteps({ ...BODY, from: 7, to: 7 }, revisionFileName(false)).map(tell);
-  assert.deepEqual(steps.slice(-3), ["sync . $", "drop the head", "sync .lockstep"]);
+  assert.deepEqual(steps.slice(-2), ["sync . $", "drop the head"]);
   assert.equal(
     steps.some((step) => step.includes(".lockstep/previous")),
     false,

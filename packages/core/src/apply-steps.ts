@@ -37,6 +37,9 @@ export type ApplyStep =
   /** Takes the head out of force: keeps it as `retired`, or removes it. Nothing when it is gone. */
   | { readonly do: "drop-head"; readonly retired: string | null };
 
+/** The staging directory goes afterwards, as a leftover, and only when the head is gone for good (clearStagings). */
+const DROP_HEAD: ApplyStep = { do: "drop-head", retired: null };
+
 /** Where everything of ours stands, relative to the installation directory. */
 export const APPLY_LAYOUT = {
   private: ".lockstep",
@@ -147,9 +150,7 @@ export function backSteps(body: CommitBody): ApplyStep[] {
       ? move(`${stage}/${STAGING_NAMES.formerState}`, APPLY_LAYOUT.state)
       : { do: "take-out", path: APPLY_LAYOUT.state, staged: `${stage}/${STAGING_NAMES.state}` },
     sync([...touchedDirectories(body), `${stage}/${STAGING_NAMES.old}`]),
-    // The head goes before its staging directory, and durably: a head without a body would be damage.
-    { do: "drop-head", retired: null },
-    sync([APPLY_LAYOUT.private]),
+    DROP_HEAD,
   ];
 }
 
@@ -164,10 +165,9 @@ export function finishSteps(body: CommitBody, revisionFile: string): ApplyStep[]
     // The stat cache's place is not among them: a former one that comes back does not fit the new files and is seen not to.
     sync(["", stage, ...left.map(parentOf)]),
     ...(keepsPrevious(body)
-      ? // The head goes before its staging directory, and durably, as on the way back.
-        [{ do: "drop-head", retired: null } as const, sync([APPLY_LAYOUT.private])]
+      ? [DROP_HEAD]
       : [
-          // What was previous/ goes out of the way as a leftover, which the next staging clears.
+          // What was previous/ goes out of the way as a leftover.
           move(APPLY_LAYOUT.previous, `${stage}.former`),
           move(stage, APPLY_LAYOUT.previous),
           ...dropSteps(),

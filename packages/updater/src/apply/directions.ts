@@ -16,7 +16,7 @@ import type { FileStat } from "@lockstep/platform";
 import { isLockstepError, LockstepError } from "@lockstep/protocol/wire";
 import type { Carrier } from "./carry-out.ts";
 import { installationError, withOutcome } from "./failure.ts";
-import { clearAway } from "./staging.ts";
+import { clearAway, discardStaging } from "./staging.ts";
 import type { ApplyContext, ApplyHooks, IndexBuilder, RolledBack } from "./types.ts";
 
 /** Why an update that has its record does not hold. */
@@ -80,7 +80,7 @@ export async function goBack(
       "Remove the cause, then run the update again: it first finishes the way back. Start no program from there until then.",
     );
   }
-  clearAway(ctx, `${ctx.root}/${stagingDirectory(body.id)}`);
+  await clearLeftovers(ctx);
   return { kind: "rolled-back", ...explain(refusal) };
 }
 
@@ -96,8 +96,17 @@ export async function goFinish(ctx: ApplyContext, carrier: Carrier, body: Commit
       "Remove the cause, then run the update again: it first finishes this one.",
     );
   }
-  const staging = `${ctx.root}/${stagingDirectory(body.id)}`;
-  clearAway(ctx, keepsPrevious(body) ? staging : `${staging}.former`);
+  if (keepsPrevious(body)) await clearLeftovers(ctx);
+  else clearAway(ctx, `${ctx.root}/${stagingDirectory(body.id)}.former`);
+}
+
+/** The update is over, whatever becomes of its leftovers: what stays is cleared before the next staging. */
+async function clearLeftovers(ctx: ApplyContext): Promise<void> {
+  try {
+    await discardStaging(ctx);
+  } catch (error) {
+    ctx.log.warn("leftovers could not be removed", { error });
+  }
 }
 
 /**
