@@ -210,10 +210,11 @@ export class HubConnection {
       scheduling: "lifo",
     } as const;
     if (this.url.protocol === "http:") {
-      const http = await import("node:http");
+      // Not imported: the names of a module are all looked up then, and one of them loads a whole second client.
+      const http = process.getBuiltinModule("node:http");
       return { module: http, agent: new http.Agent(agentOptions), ca: undefined };
     }
-    const https = await import("node:https");
+    const https = process.getBuiltinModule("node:https");
     let ca: string | undefined;
     if (this.#options.caFile) {
       const { readFileSync } = await import("node:fs");

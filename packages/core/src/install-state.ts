@@ -1,5 +1,6 @@
 import { type EditsPolicy, parseEditsPolicy } from "./edits.ts";
 import { FILE_MODE_MAX, type FileEntry, isSha256, type Sha256 } from "./file.ts";
+import { formatRow, readRows } from "./file-rows.ts";
 
 /**
  * InstallState.config (S24): what is installed in a directory, and where it comes from.
@@ -61,13 +62,11 @@ export function formatInstallState(state: InstallState): string {
   const lines = Object.entries(head).map(
     ([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)},`,
   );
-  const rows: string[] = [];
-  for (const file of state.files)
-    rows.push(
-      `[${JSON.stringify(file.path)},${file.size},"${file.sha256}",${file.mode},${file.backup ? 1 : 0}]`,
-    );
-  return `{\n${lines.join("\n")}\n"files":[\n${rows.join(",\n")}\n]}\n`;
+  return `{\n${lines.join("\n")}${FILES_LINE}${state.files.map(formatRow).join(",\n")}\n]}\n`;
 }
+
+/** What separates the head, which is small, from the files. */
+export const FILES_LINE = '\n"files":[\n';
 
 export type ParsedInstallState =
   | { readonly kind: "state"; readonly state: InstallState }
@@ -83,6 +82,14 @@ function isObject(value: unknown): value is Record<string, unknown> {
 
 /** Reads the file. A damaged one gives the first fault and its place, never half a state. */
 export function parseInstallState(text: string): ParsedInstallState {
+  const head = text.indexOf(FILES_LINE);
+  const read = head === -1 ? null : readRows(text, head + FILES_LINE.length, ",");
+  // The rows as we write them are taken from the text; anything else goes the slow way, which finds the fault.
+  if (read === null || text.slice(read.end) !== "]}\n") return parseSlowly(text, null);
+  return parseSlowly(`${text.slice(0, head)}${FILES_LINE}]}`, read.entries);
+}
+
+function parseSlowly(text: string, rows: FileEntry[] | null): ParsedInstallState {
   const fault = (where: string, problem: string): ParsedInstallState => ({ kind: "fault", where, problem });
   let root: unknown;
   try {
@@ -112,7 +119,7 @@ export function parseInstallState(text: string): ParsedInstallState {
     return fault("settings.autoUpdate", "it is not true or false");
   if (!isObject(manifests) || !Object.values(manifests).every(isSha256))
     return fault("manifests", "it is no list of digests");
-  const files = readRows(root.files);
+  const files = rows ?? checkRows(root.files);
   if (typeof files === "string") return fault("files", files);
   return {
     kind: "state",
@@ -131,7 +138,7 @@ export function parseInstallState(text: string): ParsedInstallState {
 }
 
 /** The rows as entries, or what is wrong with the first bad one. */
-function readRows(rows: unknown): FileEntry[] | string {
+function checkRows(rows: unknown): FileEntry[] | string {
   if (!Array.isArray(rows)) return "the list is missing";
   const files: FileEntry[] = [];
   let previous = "";

@@ -29,23 +29,29 @@ export interface JoinedFiles {
 const FAULTS_MAX = 100;
 
 /**
- * Joins manifests of any number of roles and packages. `known` holds paths that were judged before (what is installed
- * already), so that the cost of the check follows the change. Linear in the number of files.
+ * Joins manifests of any number of roles and packages. `known` are files whose paths were judged before (what is
+ * installed already), in order, so that the cost of the check follows the change. Linear in the number of files.
  */
 export function joinManifests(
   manifests: readonly Manifest[],
-  known: ReadonlySet<string> = new Set(),
+  known: readonly { readonly path: string }[] = [],
 ): JoinedFiles {
   const faults: JoinFault[] = [];
   const report = (kind: JoinFaultKind, path: string, problem: string) => {
     if (faults.length < FAULTS_MAX) faults.push({ kind, path, problem });
   };
   const entries = unite(manifests, report);
+  let fresh = 0;
+  let next = 0;
   for (const { path } of entries) {
-    if (known.has(path) || isPlainPath(path)) continue;
-    const found = checkPath(path);
+    while ((known[next]?.path ?? path) < path) next++;
+    if (known[next]?.path === path) continue;
+    fresh++;
+    const found = isPlainPath(path) ? null : checkPath(path);
     if (found !== null) report("path", path, found.problem);
   }
+  // Paths that stood side by side before still can.
+  if (fresh === 0) return { entries, faults };
   for (const twin of findTwins(entries.map((entry) => entry.path))) {
     const problem =
       twin.kind === "same"

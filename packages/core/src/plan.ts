@@ -309,8 +309,7 @@ function withSources(
   const places = new Map<Sha256, { readonly path: string; readonly size: number }>();
   for (const [index, row] of rows.entries()) {
     const local = locals[index];
-    if (local === undefined) continue;
-    const found = foundFile(local, row);
+    const found = local?.kind === "recorded" ? row.recorded : local?.kind === "file" ? local : null;
     if (found === null || found.sha256 === null || !wanted.has(found.sha256)) continue;
     if (!places.has(found.sha256)) places.set(found.sha256, { path: row.path, size: found.size });
   }

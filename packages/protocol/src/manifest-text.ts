@@ -2,10 +2,12 @@ import {
   byPath,
   FILE_MODE_MAX,
   type FileEntry,
+  formatRow,
   formatTarget,
   isSha256,
   type Manifest,
   parseTarget,
+  readRows,
 } from "@lockstep/core";
 import { LockstepError } from "./errors.ts";
 
@@ -22,7 +24,7 @@ type Row = [path: string, size: number, sha256: string, mode: number, backup: 0 
 
 /** One file as one line, without the line feed. */
 export function formatEntry(entry: FileEntry): string {
-  return `[${JSON.stringify(entry.path)},${entry.size},"${entry.sha256}",${entry.mode},${entry.backup ? 1 : 0}]`;
+  return formatRow(entry);
 }
 
 /** Writes the canonical text. The entries must be in order already. */
@@ -72,17 +74,20 @@ export function parseEntries(lines: readonly string[]): FileEntry[] {
  */
 export function parseManifest(text: string): Manifest {
   if (!text.endsWith("\n")) throw invalid("it is cut off");
-  const lines = text.slice(0, -1).split("\n");
+  const firstEnd = text.indexOf("\n");
   let header: { format?: unknown; target?: unknown };
   try {
-    header = JSON.parse(lines[0] ?? "") as typeof header;
+    header = JSON.parse(text.slice(0, firstEnd)) as typeof header;
   } catch (cause) {
     throw new LockstepError("MANIFEST_INVALID", "the manifest is not usable: no header", { cause });
   }
   if (header?.format !== FORMAT) throw invalid(`format ${String(header?.format)}, expected ${FORMAT}`);
   const target = typeof header.target === "string" ? parseTarget(header.target) : null;
   if (target === null) throw invalid(`target ${String(header.target)}`);
-  return { target, entries: parseEntries(lines.slice(1)) };
+  const read = readRows(text, firstEnd + 1, "");
+  if (read !== null && read.end === text.length) return { target, entries: read.entries };
+  // Something is wrong: the slow way says what.
+  return { target, entries: parseEntries(text.slice(firstEnd + 1, -1).split("\n")) };
 }
 
 /** The difference of two manifests of one target: what goes, and what comes or changes. */

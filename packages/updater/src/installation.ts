@@ -1,6 +1,6 @@
 import { closeSync, existsSync, lstatSync, openSync, readFileSync, readSync, realpathSync } from "node:fs";
 import { resolve } from "node:path";
-import { type InstallState, parseInstallState } from "@lockstep/core";
+import { FILES_LINE, type InstallState, parseInstallState } from "@lockstep/core";
 import { LockstepError } from "@lockstep/protocol/wire";
 import { errnoOf, guarded } from "./io-failure.ts";
 import { type InstallationPaths, installationPaths } from "./layout.ts";
@@ -80,7 +80,6 @@ export function readInstalledRevision(paths: InstallationPaths): InstalledRevisi
 }
 
 const HEAD_BYTES = 64 * 1024;
-const FILES_LINE = '\n"files":[';
 
 /** Reads the head of InstallState.config. Throws INSTALLATION_NOT_FOUND, INSTALLATION_STATE_INVALID. */
 export function readInstallHead(paths: InstallationPaths): InstallHead {
@@ -100,10 +99,16 @@ export function readInstallHead(paths: InstallationPaths): InstallHead {
 
 /** Reads InstallState.config. Throws INSTALLATION_NOT_FOUND, INSTALLATION_STATE_INVALID. */
 export function readInstallState(paths: InstallationPaths): InstallState {
-  return stateOf(
-    paths,
-    reading(paths, () => readFileSync(paths.state, "utf8")),
-  );
+  return readStateFile(paths).state;
+}
+
+/** The same, with the text as it stands in the file. */
+export function readStateFile(paths: InstallationPaths): {
+  readonly state: InstallState;
+  readonly text: string;
+} {
+  const text = reading(paths, () => readFileSync(paths.state, "utf8"));
+  return { state: stateOf(paths, text), text };
 }
 
 function readBeginning(paths: InstallationPaths): string {

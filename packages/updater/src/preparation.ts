@@ -2,6 +2,7 @@ import type { HubClient } from "@lockstep/client";
 import {
   DEFAULT_SETTINGS,
   type EditsPolicy,
+  FILES_LINE,
   formatTarget,
   type InstallState,
   joinManifests,
@@ -12,22 +13,22 @@ import {
   planRows,
 } from "@lockstep/core";
 import { LockstepError, parseManifest, type RevisionDocument } from "@lockstep/protocol/wire";
-import { readInstallState } from "./installation.ts";
+import { readStateFile } from "./installation.ts";
 import type { InstallationPaths } from "./layout.ts";
 import { type ObtainedManifest, obtainManifests, readCached } from "./manifest-cache.ts";
 import { type Observation, observe } from "./observe.ts";
 import { type ProgressListener, ProgressMeter } from "./progress.ts";
 import type { InitialInstallation } from "./run-types.ts";
 import { demandSelectable, resolveSelection, type Selection, selectManifests } from "./selection.ts";
-import { StatIndex } from "./stat-index.ts";
+import { digestList, type ListDigest, StatIndex } from "./stat-index.ts";
 
 /**
  * From a software revision to a plan: what `plan`, `update`, `install` and `repair` have in common. Nothing here changes
  * anything; what was fetched is only kept by who carries the plan out.
  */
 export interface Preparation {
-  /** As it is now; null for a new installation. */
-  readonly former: InstallState | null;
+  /** What the present InstallState.config says before its list of files, and the digest of the list; null: there is none. */
+  readonly former: { readonly head: string; readonly list: ListDigest } | null;
   /** As it will be. */
   readonly next: InstallState;
   readonly manifests: readonly ObtainedManifest[];
@@ -75,18 +76,23 @@ const MODES = process.platform !== "win32";
 export async function prepare(options: PreparationOptions): Promise<Preparation> {
   const { paths, goal, progress } = options;
   const initial = goal.kind === "revision" ? goal.initial : null;
-  const former = initial === null ? readInstallState(paths) : null;
+  const file = initial === null ? readStateFile(paths) : null;
+  const former = file?.state ?? null;
   progress({ kind: "phase", phase: "manifests", detail: "reading the lists of files" });
   const { selection, manifests, notices } = await findGoal(options, former);
   const base = former?.files ?? [];
   const joined = joinManifests(
     manifests.map((each) => each.manifest),
-    new Set(base.map((file) => file.path)),
+    base,
   );
   refuseFaults(joined.faults);
   progress({ kind: "phase", phase: "compare", detail: "comparing with what is installed" });
   const rows = planRows(base, joined.entries);
-  const index = options.everything ? StatIndex.empty(base.length) : StatIndex.read(paths.index, base);
+  const list = file === null ? null : digestList(file.text);
+  const index =
+    options.everything || list === null
+      ? StatIndex.empty(base.length)
+      : StatIndex.read(paths.index, base.length, list);
   const meter = new ProgressMeter(progress, "compare", { files: 0, bytes: 0 }, options.monotonic);
   const observation = await observe(paths.root, rows, index, {
     everything: options.everything,
@@ -107,7 +113,20 @@ export async function prepare(options: PreparationOptions): Promise<Preparation>
     manifests: Object.fromEntries(manifests.map((each) => [formatTarget(each.ref.target), each.ref.sha256])),
     files: plan.recorded,
   };
-  return { former, next, manifests, rows, observation, index, plan, edits, notices };
+  return {
+    former:
+      file === null || list === null
+        ? null
+        : { head: file.text.slice(0, file.text.indexOf(FILES_LINE)), list },
+    next,
+    manifests,
+    rows,
+    observation,
+    index,
+    plan,
+    edits,
+    notices,
+  };
 }
 
 async function findGoal(

@@ -1,5 +1,5 @@
 import type { HubClient } from "@lockstep/client";
-import { formatInstallState, type PlanOperation } from "@lockstep/core";
+import type { PlanOperation } from "@lockstep/core";
 import type { FileStat } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import {
@@ -33,7 +33,8 @@ import { ProgressMeter } from "./progress.ts";
 import { applyContext, dropRunNote, recoverLocked, writeRunNote } from "./recovery.ts";
 import { describeProblem, report } from "./report.ts";
 import { KEPT_MAX, type RunHost, type RunRequest, type RunResult } from "./run-types.ts";
-import { type SeenStat, writeIndexFile } from "./stat-index.ts";
+import { type ListDigest, type SeenStat, writeIndexFile } from "./stat-index.ts";
+import { encodeInstallState, type StateBytes } from "./state-bytes.ts";
 import { UpdateLog } from "./update-log.ts";
 
 /**
@@ -143,20 +144,18 @@ class Run {
     prepared: Preparation,
     plugins: PluginHost | null,
   ): Promise<{ totals: StagingTotals; switchMs: number }> {
-    const { plan, next } = prepared;
-    const stateText = formatInstallState(next);
+    const { plan } = prepared;
+    const goal = encodeInstallState(prepared.next);
     const changes = plan.operations.filter((operation) => isChange(operation));
-    const unchanged =
-      changes.length === 0 && prepared.former !== null && formatInstallState(prepared.former) === stateText;
-    if (unchanged) return await this.#onlyRevision(from, prepared);
+    const sameState = prepared.former?.head === goal.head && prepared.former.list.equals(goal.list);
+    if (changes.length === 0 && sameState) return await this.#onlyRevision(from, prepared, goal.list);
 
-    this.#demandRoom(prepared, stateText.length);
+    this.#demandRoom(prepared, goal.bytes.length);
     throwIfInterrupted(this.#host.signal);
     const staging = await beginStaging(this.#apply);
     const numbers = new Map(changes.map((operation, n) => [operation.path, n]));
     const totals = await this.#stage(prepared, staging, numbers);
-    const state = new TextEncoder().encode(stateText);
-    const switchMs = await this.#switch(from, prepared, plugins, staging, numbers, state);
+    const switchMs = await this.#switch(from, prepared, plugins, staging, numbers, goal);
     return { totals, switchMs };
   }
 
@@ -164,11 +163,12 @@ class Run {
   async #onlyRevision(
     from: number | null,
     prepared: Preparation,
+    list: ListDigest,
   ): Promise<{ totals: StagingTotals; switchMs: number }> {
     const { revision, startedAt } = this.#request;
     if (from !== revision || this.#request.mode === "update")
       await writeRevisionFile(this.#apply, { revision, startedAt });
-    this.#writeIndex(prepared);
+    this.#writeIndex(prepared, list);
     return { totals: NOTHING_FETCHED, switchMs: 0 };
   }
 
@@ -206,7 +206,7 @@ class Run {
     plugins: PluginHost | null,
     staging: Staging,
     numbers: ReadonlyMap<string, number>,
-    state: Uint8Array,
+    goal: StateBytes,
   ): Promise<number> {
     const request = this.#request;
     const { next, plan } = prepared;
@@ -246,8 +246,8 @@ class Run {
     const committing = commit(this.#apply, {
       staging,
       operations: changes.map((operation) => toApply(operation, numbers.get(operation.path) ?? -1)),
-      state,
-      index: this.#indexBuilder(prepared),
+      state: goal.bytes,
+      index: this.#indexBuilder(prepared, goal.list),
       from,
       to: request.revision,
       startedAt: request.startedAt,
@@ -310,23 +310,20 @@ class Run {
     );
   }
 
-  #indexBuilder(prepared: Preparation): IndexBuilder {
+  #indexBuilder(prepared: Preparation, list: ListDigest): IndexBuilder {
     return (stats) => {
       const at = this.#host.clock.now();
       const changed = new Map([...stats].map(([path, stat]) => [path, toSeen(stat)]));
       const { next, rows, observation, index } = prepared;
-      return nextIndex(next.files, rows, observation, index, changed, at).format(next.files);
+      return nextIndex(next.files, rows, observation, index, changed, at).format(list);
     };
   }
 
   /** Remembers what was learned by reading, where no commit does it. */
-  #writeIndex(prepared: Preparation): void {
+  #writeIndex(prepared: Preparation, list: ListDigest): void {
     if (prepared.observation.read === 0) return;
     const { next, rows, observation, index } = prepared;
-    writeIndexFile(
-      this.#paths,
-      nextIndex(next.files, rows, observation, index, new Map(), 0).format(next.files),
-    );
+    writeIndexFile(this.#paths, nextIndex(next.files, rows, observation, index, new Map(), 0).format(list));
   }
 
   async #conclude(

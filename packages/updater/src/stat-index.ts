@@ -1,5 +1,6 @@
+import { hash } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import type { FileEntry } from "@lockstep/core";
+import { FILES_LINE } from "@lockstep/core";
 import { type InstallationPaths, PRIVATE_MODE } from "./layout.ts";
 
 /**
@@ -22,7 +23,7 @@ export interface SeenStat {
   readonly ino: number;
 }
 
-const MAGIC = "LSINDEX1";
+const MAGIC = "LSINDEX2";
 const FIELDS = 4;
 /** Linux counts change times in ticks of at most 10 ms. */
 const TICK_MS = 20;
@@ -47,19 +48,19 @@ export class StatIndex {
     return new StatIndex(new Float64Array(files * FIELDS).fill(Number.NaN));
   }
 
-  /** Reads the cache of exactly this list of files; an empty one when there is none or it belongs to another list. */
-  static read(path: string, files: readonly FileEntry[]): StatIndex {
+  /** Reads the cache of the list of so many files; an empty one when there is none or it belongs to another list. */
+  static read(path: string, files: number, list: ListDigest): StatIndex {
     let bytes: Buffer;
     try {
       bytes = readFileSync(path);
     } catch {
-      return StatIndex.empty(files.length);
+      return StatIndex.empty(files);
     }
-    const expected = header(files);
-    const length = expected.length + files.length * FIELDS * 8;
+    const expected = header(list);
+    const length = expected.length + files * FIELDS * 8;
     if (bytes.length !== length || !bytes.subarray(0, expected.length).equals(expected))
-      return StatIndex.empty(files.length);
-    const values = new Float64Array(files.length * FIELDS);
+      return StatIndex.empty(files);
+    const values = new Float64Array(files * FIELDS);
     Buffer.from(values.buffer).set(bytes.subarray(expected.length));
     return new StatIndex(values);
   }
@@ -93,28 +94,22 @@ export class StatIndex {
   }
 
   /** The file's bytes, for the same list of files. */
-  format(files: readonly FileEntry[]): Buffer {
-    return Buffer.concat([header(files), Buffer.from(this.#values.buffer)]);
+  format(list: ListDigest): Buffer {
+    return Buffer.concat([header(list), Buffer.from(this.#values.buffer)]);
   }
 }
 
-/** Binds the values to their files: a digest over paths and contents, cheap enough for each run. */
-function header(files: readonly FileEntry[]): Buffer {
-  // Two independent 32-bit FNV-1a sums over what identifies each file: it guards against mistakes, not against people.
-  let a = 0x811c9dc5;
-  let b = 0x01000193;
-  for (const file of files) {
-    const { path, sha256 } = file;
-    for (let i = 0; i < path.length; i++) a = Math.imul(a ^ path.charCodeAt(i), 0x01000193);
-    for (let i = 0; i < 16; i++) b = Math.imul(b ^ sha256.charCodeAt(i), 0x01000193);
-    a ^= b;
-  }
-  const bytes = Buffer.alloc(24);
-  bytes.write(MAGIC, 0, "latin1");
-  bytes.writeUInt32LE(files.length, 8);
-  bytes.writeUInt32LE(a >>> 0, 12);
-  bytes.writeUInt32LE(b >>> 0, 16);
-  return bytes;
+/** Names a list of files: a digest of the rows of InstallState.config. */
+export type ListDigest = Buffer;
+
+/** The digest of the list in the text of an InstallState.config. What stands before the list does not matter. */
+export function digestList(stateText: string): ListDigest {
+  const start = stateText.indexOf(FILES_LINE);
+  return hash("sha256", stateText.slice(Math.max(start, 0)), "buffer");
+}
+
+function header(list: ListDigest): Buffer {
+  return Buffer.concat([Buffer.from(MAGIC, "latin1"), list]);
 }
 
 /** Puts a cache in place. It only saves time, so where it cannot be written there is none. */

@@ -1,15 +1,22 @@
-import { type EditsPolicy, makePlan, type PlanOperation, type PlanSums, planRows } from "@lockstep/core";
+import {
+  type EditsPolicy,
+  type FileEntry,
+  makePlan,
+  type PlanOperation,
+  type PlanSums,
+  planRows,
+} from "@lockstep/core";
 import { systemClock } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import { runIn } from "./hand-over.ts";
-import { isUnfinished, locate, readInstalledRevision, readInstallState } from "./installation.ts";
+import { isUnfinished, locate, readInstalledRevision, readStateFile } from "./installation.ts";
 import type { InstallationPaths } from "./layout.ts";
 import { nextIndex, observe } from "./observe.ts";
 import { ProgressMeter } from "./progress.ts";
 import { recoverFirst } from "./recovery.ts";
 import type { RunResult } from "./run-types.ts";
 import { newRunId, type SessionOptions, withInstallation } from "./session.ts";
-import { StatIndex, writeIndexFile } from "./stat-index.ts";
+import { digestList, type ListDigest, StatIndex, writeIndexFile } from "./stat-index.ts";
 
 export interface VerifyOptions extends SessionOptions {
   /** True: believe the stat cache and read only what it does not vouch for. False (the default): read every file. */
@@ -44,9 +51,11 @@ export async function verify(directory: string, options: VerifyOptions): Promise
   if (isUnfinished(paths)) await recoverFirst(paths, { environment: options.access.environment });
   const clock = options.clock ?? systemClock;
   const progress = options.progress ?? (() => {});
-  const { files, settings } = readInstallState(paths);
+  const { state, text } = readStateFile(paths);
+  const { files, settings } = state;
+  const list = digestList(text);
   const rows = planRows(files, files);
-  const index = StatIndex.read(paths.index, files);
+  const index = StatIndex.read(paths.index, files.length, list);
   const bytes = files.reduce((sum, file) => sum + file.size, 0);
   progress({ kind: "phase", phase: "verify", detail: `verifying ${files.length} files, ${bytes} bytes` });
   const observation = await observe(paths.root, rows, index, {
@@ -59,7 +68,7 @@ export async function verify(directory: string, options: VerifyOptions): Promise
     edits: "replace",
     modes: process.platform !== "win32",
   });
-  remember(paths, files, rows, observation, index);
+  remember(paths, { files, list }, rows, observation, index);
   return {
     revision: readInstalledRevision(paths)?.revision ?? null,
     files: files.length,
@@ -78,14 +87,14 @@ export async function verify(directory: string, options: VerifyOptions): Promise
 /** A cache that lacked something is written anew; another update may run meanwhile, so only over the same files. */
 function remember(
   paths: InstallationPaths,
-  files: Parameters<typeof StatIndex.read>[1],
+  { files, list }: { readonly files: readonly FileEntry[]; readonly list: ListDigest },
   rows: ReturnType<typeof planRows>,
   observation: Awaited<ReturnType<typeof observe>>,
   index: StatIndex,
 ): void {
   if (observation.read === 0) return;
-  const next = nextIndex(files, rows, observation, index, new Map(), 0).format(files);
-  if (!index.format(files).equals(next) && !isUnfinished(paths)) writeIndexFile(paths, next);
+  const next = nextIndex(files, rows, observation, index, new Map(), 0).format(list);
+  if (!index.format(list).equals(next) && !isUnfinished(paths)) writeIndexFile(paths, next);
 }
 
 function toDamage(operation: PlanOperation): Damage[] {
