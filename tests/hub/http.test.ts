@@ -288,6 +288,8 @@ describe("the HTTP interface", () => {
     assert.match(task?.blockedBy ?? "", /emergency stop/);
     await askJson(hub, "PUT", "/v1/dbqueue/stopped", { stopped: false, reason: null });
     assert.deepEqual(await askJson(hub, "GET", `/v1/loads/${load}/revision?wait=50`), { revision: 1 });
+    // Whoever was told of the revision finds it, though the notification may still be on its way.
+    assert.equal((await askJson<{ revision: number }>(hub, "GET", "/v1/revision")).revision, 1);
   });
 
   test("a wrong request is answered with what is wrong and where", async (t) => {

@@ -67,7 +67,12 @@ export async function startTestHub(
     pool,
     database,
     running,
-    settled: () => untilSettled(pool),
+    settled: async () => {
+      await untilSettled(pool);
+      // What the hub shows follows by a notification, a moment later.
+      const { rows } = await pool.query<{ value: number }>("select value from semaphore");
+      while ((await shownRevision(running.url)) < (rows[0]?.value ?? 0)) await pause();
+    },
     stop: () => running.stop({ graceMs: 1_000 }),
   };
 }
@@ -80,8 +85,18 @@ export async function untilSettled(pool: pg.Pool): Promise<void> {
          or exists (select from dbqueue_task where not_before is null or not_before <= now()) as busy`,
     );
     if (rows[0]?.busy === false) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await pause();
   }
+}
+
+function pause(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+async function shownRevision(url: string): Promise<number> {
+  const answer = await fetch(`${url}/v1/revision`);
+  const { revision } = (await answer.json()) as { revision: number };
+  return revision;
 }
 
 /** How many rows the tables of the repository hold. */

@@ -30,6 +30,8 @@ export async function loadRevision(
         hint: "A load that changed nothing has no number.",
       });
     const left = until - options.clock.monotonic();
+    // A client that is told the number asks for it next, and the notification may still be on its way to us.
+    if (row.revision !== null) await options.semaphore.reach(row.revision);
     if (row.revision !== null || left <= 0 || options.signal.aborted) return row.revision;
     await options.semaphore.waitForChange(Math.min(left, LOOK_AGAIN_MS), options.signal);
   }

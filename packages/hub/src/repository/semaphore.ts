@@ -12,6 +12,8 @@ import { type Listener, listen } from "../db/listen.ts";
  */
 export interface SemaphoreWatch {
   readonly value: Semaphore;
+  /** Makes sure that `value` shows this revision or a later one: whoever was told of one must find it here. */
+  reach(revision: number): Promise<void>;
   /** Resolves when the revision is not `known` (true), or after `waitMs` or when the signal aborts (false). */
   waitForOther(known: number, waitMs: number, signal: AbortSignal): Promise<boolean>;
   /** Resolves at the next change of anything, or after `waitMs`, or when the signal aborts. */
@@ -91,6 +93,9 @@ export async function watchSemaphore(options: {
   return {
     get value() {
       return value;
+    },
+    reach: async (revision) => {
+      if (value.revision < revision) await refresh();
     },
     waitForChange,
     waitForOther: async (known, waitMs, signal) => {
