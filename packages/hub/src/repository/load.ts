@@ -7,25 +7,11 @@ import {
   type RepositoryState,
   type Sha256,
 } from "@lockstep/core";
-import {
-  type ContentHeader,
-  ContentStreamReader,
-  type LoadComparison,
-  type LoadRequest,
-  type LoadResult,
-  LockstepError,
-} from "@lockstep/protocol";
+import { type LoadComparison, type LoadRequest, type LoadResult, LockstepError } from "@lockstep/protocol";
 import type pg from "pg";
 import { sqlState, withTransaction } from "../db/connect.ts";
-import { ContentIntake } from "./content-intake.ts";
-import {
-  type ContentRow,
-  ENCODING_IDENTITY,
-  ENCODING_ZSTD,
-  findContents,
-  insertContents,
-} from "./content-write.ts";
-import { PartsCopy } from "./copy-parts.ts";
+import { type ContentRow, findContents } from "./content-write.ts";
+import { interrupted, readEvents, type StreamLimits, takeContents } from "./load-stream.ts";
 import { lockRepository } from "./lock.ts";
 import { readSemaphore, readState } from "./state.ts";
 import { putFiles, removeFiles, writeLayout, writeModule } from "./write-plan.ts";
@@ -37,14 +23,7 @@ import { putFiles, removeFiles, writeLayout, writeModule } from "./write-plan.ts
  * its contents stream into the database while they are verified, then the rows change. A cut connection, a wrong digest
  * or a hub that dies leaves nothing behind, because nothing was ever committed.
  */
-export interface LoadLimits {
-  /** Largest content in bytes, decoded or stored. */
-  readonly contentBytesMax: number;
-  /** Longest LoadRequest in bytes. */
-  readonly documentBytesMax: number;
-  /** How long the body may stay silent, in milliseconds. */
-  readonly idleMs: number;
-}
+export type LoadLimits = StreamLimits;
 
 export const DEFAULT_LOAD_LIMITS: LoadLimits = {
   contentBytesMax: 64 * 2 ** 30,
@@ -96,7 +75,7 @@ export async function carryOutLoad(
   options: LoadOptions,
 ): Promise<LoadResult> {
   const limits = options.limits ?? DEFAULT_LOAD_LIMITS;
-  const events = readEvents(withIdleLimit(body, limits.idleMs), limits, options.signal);
+  const events = readEvents(body, limits, options.signal);
   try {
     const first = await events.next();
     if (first.done === true || first.value.kind !== "document")
@@ -170,116 +149,6 @@ async function decide(client: pg.PoolClient, request: LoadRequest, own: boolean)
   return { plan: { ...plan, refusals: [...plan.refusals, ...wrong] }, state, missing: needed };
 }
 
-type StreamEvent =
-  | { readonly kind: "document"; readonly value: unknown }
-  | { readonly kind: "content"; readonly header: ContentHeader }
-  | { readonly kind: "bytes"; readonly bytes: Uint8Array }
-  | { readonly kind: "content-end"; readonly header: ContentHeader }
-  | { readonly kind: "end" };
-
-async function* readEvents(
-  body: AsyncIterable<Uint8Array>,
-  limits: LoadLimits,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<StreamEvent, void, undefined> {
-  const reader = new ContentStreamReader(limits);
-  for await (const chunk of body) {
-    if (signal?.aborted === true) throw signal.reason;
-    yield* reader.push(chunk);
-    if (reader.complete) return;
-  }
-  throw interrupted("the stream ended before its end mark");
-}
-
-async function takeContents(
-  client: pg.PoolClient,
-  events: AsyncGenerator<StreamEvent, void, undefined>,
-  missing: ReadonlyMap<Sha256, number>,
-  offered: ReadonlySet<Sha256>,
-): Promise<ContentRow[]> {
-  const rows: ContentRow[] = [];
-  const taken = new Set<Sha256>();
-  const copy = new PartsCopy(client);
-  const intake = new ContentIntake(copy);
-  let wanted = false;
-  try {
-    // By hand, not `for await`: leaving that would end the generator, which the caller still owns.
-    for (let next = await events.next(); next.done !== true; next = await events.next()) {
-      const event = next.value;
-      switch (event.kind) {
-        case "document":
-          throw new LockstepError("REQUEST_INVALID", "a load holds one document", { expected: 1, found: 2 });
-        case "content":
-          wanted = isWanted(event.header, missing, offered, taken);
-          intake.begin(event.header, wanted);
-          break;
-        case "bytes":
-          await intake.bytes(event.bytes);
-          break;
-        case "content-end":
-          await intake.end();
-          if (!wanted) break;
-          taken.add(event.header.sha256);
-          rows.push(toRow(event.header));
-          break;
-        case "end":
-          break;
-      }
-    }
-    await intake.finish();
-    const lacking = [...missing.keys()].filter((sha256) => !taken.has(sha256));
-    if (lacking.length > 0)
-      throw new LockstepError(
-        "LOAD_CONFLICT",
-        "contents that this load needs are no longer in the repository",
-        {
-          expected: missing.size,
-          found: taken.size,
-          hint: "Nothing was loaded. Load again: it compares anew and sends what is missing.",
-          faults: lacking.slice(0, 100).map((where) => ({ where, problem: "it did not come along" })),
-        },
-      );
-    await copy.finish();
-    await insertContents(client, rows);
-    return rows;
-  } catch (error) {
-    intake.abort();
-    await copy.abort();
-    throw error;
-  }
-}
-
-function isWanted(
-  header: ContentHeader,
-  missing: ReadonlyMap<Sha256, number>,
-  offered: ReadonlySet<Sha256>,
-  taken: ReadonlySet<Sha256>,
-): boolean {
-  const size = missing.get(header.sha256);
-  if (size === undefined && !offered.has(header.sha256))
-    throw new LockstepError("REQUEST_INVALID", `no file of this load has the content ${header.sha256}`, {
-      found: header.sha256,
-    });
-  // It has come into the repository since the comparison, or travels twice: harmless.
-  if (size === undefined || taken.has(header.sha256)) return false;
-  if (size !== header.size)
-    throw new LockstepError(
-      "LOAD_CONTENT_MISMATCH",
-      `the content ${header.sha256} has another size than its file`,
-      {
-        expected: size,
-        found: header.size,
-        hint: "Nothing was loaded. Load again.",
-      },
-    );
-  return true;
-}
-
-function toRow(header: ContentHeader): ContentRow {
-  const encoding = header.encoding === "zstd" ? ENCODING_ZSTD : ENCODING_IDENTITY;
-  return { sha256: header.sha256, size: header.size, encoding, stored: header.stored };
-}
-
 async function writeLoad(
   client: pg.PoolClient,
   request: LoadRequest,
@@ -350,37 +219,6 @@ export async function insertLoad(
   const id = rows[0]?.id;
   if (id === undefined) throw new RangeError("no number for the load");
   return id;
-}
-
-/** Ends a body that stays silent for too long. Only waiting counts: whoever is held back by us is not silent. */
-async function* withIdleLimit(
-  body: AsyncIterable<Uint8Array>,
-  idleMs: number,
-): AsyncGenerator<Uint8Array, void, undefined> {
-  const chunks = body[Symbol.asyncIterator]();
-  try {
-    while (true) {
-      let timer: NodeJS.Timeout | undefined;
-      const silent = new Promise<never>((_, reject) => {
-        timer = setTimeout(() => reject(interrupted(`nothing arrived for ${idleMs / 1000} s`)), idleMs);
-      });
-      const next = await Promise.race([chunks.next(), silent]).finally(() => clearTimeout(timer));
-      if (next.done === true) return;
-      yield next.value;
-    }
-  } finally {
-    // Not awaited: a body that hangs would hang here as well.
-    chunks.return?.().catch(() => {});
-  }
-}
-
-function interrupted(found: string, cause?: unknown): LockstepError {
-  return new LockstepError("LOAD_INTERRUPTED", "the upload was cut off", {
-    expected: "the whole content stream",
-    found,
-    hint: "Nothing was loaded. Load again.",
-    cause,
-  });
 }
 
 const CUT = new Set(["ECONNRESET", "EPIPE", "ERR_STREAM_PREMATURE_CLOSE", "ERR_STREAM_DESTROYED"]);
