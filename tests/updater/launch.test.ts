@@ -68,6 +68,21 @@ test("a hub that is away, or an update that fails, does not keep a program from 
   assert.equal(away.seen().file, "1");
 });
 
+test("a hub that accepts and never answers does not keep a program from starting", async (t) => {
+  const world = await makeWorld(t);
+  const directory = await behind(world);
+  let answer = () => {};
+  world.hub.faults.hold = () =>
+    new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+  const { options, said, seen } = prepareLaunch(world, directory, { checkTimeoutMs: 100 });
+  assert.deepEqual(await launch(directory, options), { update: "failed", status: 7, signal: null });
+  assert.match(said.join("\n"), /HUB_UNREACHABLE/);
+  assert.equal(seen().file, "1");
+  answer();
+});
+
 test("switched off means that the program starts as it is, and that is said", async (t) => {
   const world = await makeWorld(t);
   const directory = await behind(world);

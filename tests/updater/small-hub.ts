@@ -44,6 +44,8 @@ export interface Faults {
   refuse?: { status: number; body?: string; headers?: Record<string, string>; times: number; match?: RegExp };
   /** Change what is sent. */
   corrupt?: (sha256: string, bytes: Buffer) => Buffer;
+  /** Change a compressed frame as it is sent. */
+  corruptFrame?: (sha256: string, frame: Buffer) => Buffer;
   /** Hold the answer to a request back until this settles. */
   hold?: (path: string) => Promise<void> | undefined;
   /** Ignore Range. */
@@ -324,7 +326,7 @@ export class SmallHub {
     const content = this.faults.corrupt?.(sha256, found) ?? found;
     const compressed = zstdCompressSync(content);
     return compressed.length < content.length
-      ? { encoding: "zstd", bytes: compressed, content }
+      ? { encoding: "zstd", bytes: this.faults.corruptFrame?.(sha256, compressed) ?? compressed, content }
       : { encoding: "identity", bytes: content, content };
   }
 

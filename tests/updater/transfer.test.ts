@@ -194,6 +194,28 @@ test("bytes that are not the promised ones are refused with both digests, small 
   }
 });
 
+test("a broken frame is refused by name, small and large, and the next run gets it whole", async (t) => {
+  for (const bytes of [10_000, 3_000_000]) {
+    const world = await makeWorld(t);
+    world.hub.publish({ file: { content: "old", targets } });
+    const directory = join(world.root, "a");
+    await install(directory, world.installOptions(["A"]));
+    const line = "a line that is much like the next one\n";
+    const good = line.repeat(bytes / line.length);
+    world.hub.publish({ file: { content: good, targets } });
+    world.hub.faults.corruptFrame = (_, frame) => {
+      const broken = Buffer.from(frame);
+      broken.fill(0xff, 12, 24);
+      return broken;
+    };
+    await assert.rejects(update(directory, world.options()), { code: "CONTENT_MISMATCH" });
+    assert.deepEqual(treeOf(directory), { file: "old" });
+    world.hub.faults.corruptFrame = (_, frame) => frame;
+    await update(directory, world.options());
+    assert.deepEqual(treeOf(directory), { file: good });
+  }
+});
+
 test("one lying content among many is named, and the others are kept", async (t) => {
   const world = await makeWorld(t);
   const release = manyFiles(400, 500);

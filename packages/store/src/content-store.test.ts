@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdtemp, readdir, readFile, rm, truncate, utimes, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, truncate, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -103,6 +103,26 @@ test("a file with one flipped bit is dropped as well, and filled in anew", async
   const file = await next.openOrFill(key, () => chunks(hello));
   assert.deepEqual(await file.readFile(), hello);
   await file.close();
+});
+
+test("what happens to a file while the process runs is noticed as well: a flip, a cut, a directory", async (t) => {
+  const { store } = await openStore(t);
+  const key = keyOf(hello);
+  const damages = [
+    () => writeFile(store.path(key), Buffer.from(hello).fill(0, 0, 1)),
+    () => truncate(store.path(key), 3),
+    async () => {
+      await rm(store.path(key));
+      await mkdir(join(store.path(key), "in the way"), { recursive: true });
+    },
+  ];
+  for (const damage of damages) {
+    await (await store.openOrFill(key, () => chunks(hello))).close();
+    await damage();
+    const file = await store.openOrFill(key, () => chunks(hello));
+    assert.deepEqual(await file.readFile(), hello);
+    await file.close();
+  }
 });
 
 test("many who ask for the same content have it filled in once", async (t) => {

@@ -1,5 +1,6 @@
+import type { Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
-import { mkdir, open, readdir, rename, rm, stat, unlink } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { type Clock, type Random, systemClock, systemRandom } from "@lockstep/platform";
 import { isLockstepError } from "@lockstep/protocol/wire";
@@ -11,8 +12,9 @@ import { type ContentKey, verifyContent } from "./verify.ts";
  *
  * A content comes under its name by a rename, after it was verified, so no reader ever sees half of one. What a power
  * cut does to a file that was not flushed is another matter, as is a failing disk; therefore each content is verified
- * again when this process uses it for the first time, and a damaged one is dropped as if it had never been there.
- * That costs one read of each file per start, and saves an fsync for each write.
+ * again when this process uses it for the first time, and whenever its size, inode or time of change are not those that
+ * were verified; a damaged one is dropped as if it had never been there. That costs one read of each file per start, and
+ * saves an fsync for each write.
  *
  *   DIR/sha256/ab/abcd…        as it is
  *   DIR/sha256/ab/abcd….zst    as one zstd frame
@@ -39,8 +41,8 @@ const USED_RESOLUTION_MS = 600_000;
 export class ContentStore {
   readonly #directory: string;
   readonly #options: Required<ContentStoreOptions>;
-  /** Names of files that this process has seen whole. */
-  readonly #verified = new Set<string>();
+  /** What the files that this process has seen whole looked like then, by name. */
+  readonly #verified = new Map<string, string>();
   readonly #filling = new Map<string, Promise<void>>();
   #sizeBytes = 0;
 
@@ -89,19 +91,21 @@ export class ContentStore {
     const file = await openOrNull(path);
     if (file === null) return null;
     try {
-      const { size, mtimeMs } = await file.stat();
-      if (!this.#verified.has(fileName(key))) {
-        if (!(await isSound(key, file))) {
+      const found = await file.stat();
+      if (this.#verified.get(fileName(key)) !== lookOf(found)) {
+        if (!found.isFile() || !(await isSound(key, file))) {
           await file.close();
-          await this.#remove(path, size);
+          await this.#remove(path, found.size);
           return null;
         }
-        this.#verified.add(fileName(key));
+        this.#verified.set(fileName(key), lookOf(found));
       }
       const now = this.#options.clock.now();
       // A cache on a read-only disk still serves; only the order of use is lost.
-      if (Math.abs(now - mtimeMs) > USED_RESOLUTION_MS)
+      if (Math.abs(now - found.mtimeMs) > USED_RESOLUTION_MS) {
         await file.utimes(now / 1000, now / 1000).catch(() => undefined);
+        this.#verified.set(fileName(key), lookOf(await file.stat()));
+      }
       return file;
     } catch (error) {
       await file.close().catch(() => undefined);
@@ -153,7 +157,8 @@ export class ContentStore {
     await rename(partial, path);
     if (this.#options.durable) await syncDirectory(directory);
     this.#sizeBytes += stored - (before?.size ?? 0);
-    this.#verified.add(fileName(key));
+    const placed = await stat(path).catch(() => null);
+    if (placed !== null) this.#verified.set(fileName(key), lookOf(placed));
   }
 
   /**
@@ -220,7 +225,8 @@ export class ContentStore {
 
   async #remove(path: string, size: number): Promise<void> {
     try {
-      await unlink(path);
+      // Recursive: something else than a file may stand there, which is as good as nothing.
+      await rm(path, { recursive: true });
       this.#sizeBytes = Math.max(0, this.#sizeBytes - size);
     } catch (error) {
       if (!isMissing(error)) throw error;
@@ -243,6 +249,11 @@ export class ContentStore {
 
 function fileName(key: ContentKey): string {
   return key.encoding === "zstd" ? `${key.sha256}.zst` : key.sha256;
+}
+
+/** By what a file is known to be untouched: whoever writes to it changes the time of change, which nobody can set. */
+function lookOf({ ino, size, ctimeMs }: Stats): string {
+  return `${ino} ${size} ${ctimeMs}`;
 }
 
 async function openOrNull(path: string): Promise<FileHandle | null> {

@@ -198,12 +198,20 @@ class FrameDecoder {
   }
 
   async take(piece: Buffer): Promise<void> {
-    await new Promise<void>((resolve) => this.#decoder.write(piece, () => resolve()));
+    await new Promise<void>((resolve) => {
+      // A decoder that meets a broken frame closes, and never answers the write.
+      this.#decoder.once("close", resolve);
+      this.#decoder.write(piece, () => {
+        this.#decoder.off("close", resolve);
+        resolve();
+      });
+    });
     if (this.#failure !== null) throw this.#failure.error;
   }
 
   async end(): Promise<void> {
     await new Promise<void>((resolve) => {
+      if (this.#decoder.closed) resolve();
       this.#decoder.once("close", resolve);
       this.#decoder.end();
     });

@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { accessSync, constants } from "node:fs";
 import { systemClock } from "@lockstep/platform";
 import { isLockstepError, LockstepError } from "@lockstep/protocol/wire";
-import { checkLocated } from "./check.ts";
+import { type CheckResult, checkLocated } from "./check.ts";
 import { connectHub } from "./hub-access.ts";
 import { isUnfinished, locate } from "./installation.ts";
 import type { InstallationPaths } from "./layout.ts";
@@ -28,6 +28,8 @@ export interface LaunchOptions extends SessionOptions {
   readonly say: (message: string) => void;
   /** How long to wait for another update before the program may start. */
   readonly updateWaitMs?: number;
+  /** How long the question whether there is an update may take, in milliseconds; 5,000 unless given. */
+  readonly checkTimeoutMs?: number;
 }
 
 export interface LaunchResult {
@@ -38,6 +40,7 @@ export interface LaunchResult {
 
 /** A program start must not wait long for a hub that is away. */
 const CONNECT_TIMEOUT_MS = 3000;
+const CHECK_TIMEOUT_MS = 5000;
 const UPDATE_WAIT_MS = 10 * 60_000;
 const ALLOW_POSTPONE = "Common/AutoUpdate/AllowOutOfTimeApps";
 
@@ -78,7 +81,7 @@ async function bringInStep(
 ): Promise<LaunchResult["update"]> {
   const access = { connectTimeoutMs: CONNECT_TIMEOUT_MS, ...options.access };
   try {
-    const found = await checkLocated(paths, { access, signal: options.signal });
+    const found = await checkInTime(paths, { ...options, access });
     if (found.kind === "in-step") return "in-step";
     if (!found.semaphore.autoUpdate || !found.head.settings.autoUpdate) {
       const where = found.semaphore.autoUpdate ? "in this installation" : "at the hub";
@@ -104,6 +107,24 @@ async function bringInStep(
     options.say(`${describeProblem(error)}${error.hint === undefined ? "" : ` ${error.hint}`}`);
     options.say("the program starts as it is installed now");
     return "failed";
+  }
+}
+
+/** The check as a whole has a deadline: a hub that answers byte by byte must not keep a program from starting. */
+async function checkInTime(paths: InstallationPaths, options: LaunchOptions): Promise<CheckResult> {
+  const ms = options.checkTimeoutMs ?? CHECK_TIMEOUT_MS;
+  const deadline = AbortSignal.timeout(ms);
+  const signal = options.signal === undefined ? deadline : AbortSignal.any([options.signal, deadline]);
+  try {
+    return await checkLocated(paths, { access: options.access, signal });
+  } catch (cause) {
+    if (!deadline.aborted || options.signal?.aborted) throw cause;
+    throw new LockstepError("HUB_UNREACHABLE", "the hub did not answer the check in time", {
+      expected: `an answer within ${ms / 1000} s`,
+      found: "none",
+      hint: "The next start asks again.",
+      cause,
+    });
   }
 }
 
