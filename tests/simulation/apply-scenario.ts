@@ -142,6 +142,9 @@ function addForeign(disk: SimDisk, prng: Prng, product: ReadonlySet<string>): vo
       ? drawPath(prng, false)
       : `${drawPath(prng, false)}/${prng.pick(["own.txt", "log"])}`;
     if (!inTheWay && [...product].some((other) => collide(other, path))) continue;
+    // Whose spelling a file in the way gets back is nobody's promise.
+    if (disk.options.ignoresCase && [...product].some((other) => other !== path && collide(other, path)))
+      continue;
     if (!ensureParents(disk, path) || disk.lstat(`${ROOT}/${path}`) !== null) continue;
     const absolute = `${ROOT}/${path}`;
     const kind = prng.next();

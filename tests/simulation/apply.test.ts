@@ -20,6 +20,7 @@ const FIXED_SEED = 1;
 const FRESH_SEED = 1_000_000 + (Date.now() % 1_000_000_000);
 
 const SWEEP_STATES = 2_500;
+const UNDISTURBED_SCENARIOS = 1_000;
 const MUTANT_SCENARIOS = 80;
 /** The rarest needs show within some 3,000 states; so many make a miss by chance impossible in practice. */
 const MUTANT_STATES_MAX = 40_000;
@@ -64,6 +65,18 @@ for (const [name, seed] of [
     t.diagnostic(`${mutants.length} mutants told within ${states} states from seed ${seed}`);
   });
 }
+
+test(`an undisturbed update, rollback or repair does what a naive program does (fresh seed ${FRESH_SEED})`, async (t) => {
+  const refused = new Map<string, number>();
+  for (let at = 0; at < UNDISTURBED_SCENARIOS; at++) {
+    const outcome = await actsOf(scenarioOf(FRESH_SEED + at)).catch((cause: unknown) => {
+      throw new Error(`seed ${FRESH_SEED + at}`, { cause });
+    });
+    if (outcome.refused !== null) refused.set(outcome.refused, (refused.get(outcome.refused) ?? 0) + 1);
+  }
+  t.diagnostic(`${UNDISTURBED_SCENARIOS} installations, refused: ${[...refused].map(String).join(" ")}`);
+  assert.deepEqual([...refused.keys()], ["INSTALLATION_CONFLICT"]);
+});
 
 test("states that once were broken are not broken again", async () => {
   // With their neighbours: a call more or less in the updater must not make them forgotten.

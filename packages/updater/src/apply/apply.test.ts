@@ -152,6 +152,18 @@ test("a removal does not reach through a link, and a file that became a link is 
   assert.equal(listing(disk).conf, "-> /etc/passwd");
 });
 
+test("a file that became a link and then a directory is put back as the link", async () => {
+  const { disk, ctx } = install({ ...INSTALLED, a: "-> /etc" });
+  disk.writeFile("/etc/passwd", bytes("root"), 0o644);
+  const change = { "a/passwd": "2", a: null };
+  const refused = await apply(ctx, change, { hooks: { afterSwitch: () => false } });
+  assert.equal(refused.kind, "rolled-back");
+  assert.deepEqual(listing(disk), { ...INSTALLED, a: "-> /etc" });
+  assert.equal((await apply(ctx, change)).kind, "applied");
+  assert.deepEqual(listing(disk), { ...UPDATED, "a/passwd": "2" });
+  assert.equal(Buffer.from(disk.readFile("/etc/passwd")).toString(), "root");
+});
+
 test("paths that mean something else elsewhere are refused again, whoever let them through", async () => {
   for (const path of [
     "../x",

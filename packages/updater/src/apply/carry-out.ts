@@ -73,9 +73,10 @@ export class Carrier {
 
   #takeOut(step: Extract<ApplyStep, { do: "take-out" }>): void {
     const { disk } = this.#ctx;
-    const path = this.#places.at(step.path);
-    const standing = disk.lstat(path);
-    if (standing === null || standing.kind === "directory") return;
+    // Behind a link stands nothing of ours: the link itself was there before, in the place of a file.
+    const path = this.#places.reach(step.path);
+    const standing = path === null ? null : disk.lstat(path);
+    if (path === null || standing === null || standing.kind === "directory") return;
     const staged = disk.lstat(this.#places.at(step.staged));
     // Still staged: what stands there did not come from us, unless it is the same file under both names.
     if (staged === null || isSameFile(staged, standing)) disk.unlink(path);
@@ -109,8 +110,8 @@ export class Carrier {
   }
 
   #removeDirectory(step: Extract<ApplyStep, { do: "remove-directory" }>): void {
-    const path = this.#places.at(step.path);
-    if (this.#ctx.disk.lstat(path)?.kind !== "directory") return;
+    const path = this.#places.reach(step.path);
+    if (path === null || this.#ctx.disk.lstat(path)?.kind !== "directory") return;
     try {
       this.#ctx.disk.removeDirectory(path);
       this.#places.forget(step.path);
@@ -176,7 +177,8 @@ export class Carrier {
   async #sync(directories: readonly string[]): Promise<void> {
     const { disk } = this.#ctx;
     const standing = directories
-      .map((directory) => this.#places.at(directory))
+      .map((directory) => this.#places.reach(directory))
+      .filter((directory) => directory !== null)
       .filter((directory) => disk.lstat(directory)?.kind === "directory");
     await disk.syncDirectories(standing);
   }

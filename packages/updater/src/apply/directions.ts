@@ -4,6 +4,7 @@ import {
   type CommitBody,
   finishSteps,
   keepsPrevious,
+  parentOf,
   prepareSteps,
   revisionFileName,
   STAGING_NAMES,
@@ -47,7 +48,8 @@ export async function goForward(
     await carrier.carryOut(prepareSteps(body));
     // Looks at every directory once more, now, so that the switch itself has nothing left to look at.
     carrier.places.forget();
-    for (const { path } of body.entries) carrier.places.at(path);
+    const late = new Set(body.makeLate.map(({ path }) => path));
+    for (const { path } of body.entries) if (!late.has(parentOf(path))) carrier.places.at(path);
     const started = ctx.clock.monotonic();
     await carrier.carryOut(switchSteps(body));
     switchMs = ctx.clock.monotonic() - started;

@@ -27,8 +27,23 @@ export class Places {
 
   /** The absolute path. Throws INSTALLATION_CONFLICT when a directory above it is a link. */
   at(path: string): string {
+    const absolute = this.reach(path);
+    if (absolute !== null) return absolute;
+    throw new LockstepError(
+      "INSTALLATION_CONFLICT",
+      `${this.#root}/${parentOf(path)} leads through a symbolic link`,
+      {
+        expected: "directories",
+        found: "a link",
+        hint: "Nothing is written through links. Replace it by a real directory, then try again.",
+      },
+    );
+  }
+
+  /** The absolute path, or null when a directory above it is a link: then nothing of ours can stand there. */
+  reach(path: string): string | null {
     const parent = parentOf(path);
-    if (path !== "" && !this.#real.has(parent)) this.#look(parent);
+    if (path !== "" && !this.#real.has(parent) && this.#look(parent) === "link") return null;
     return path === "" ? this.#root : `${this.#root}/${path}`;
   }
 
@@ -39,11 +54,11 @@ export class Places {
         this.#real.delete(seen);
   }
 
-  #look(directory: string): void {
+  #look(directory: string): "link" | "real" | "nothing" {
     const above = parentOf(directory);
-    if (!this.#real.has(above)) this.#look(above);
+    const way = this.#real.has(above) ? "real" : this.#look(above);
     // Where the one above is missing or a file, nothing can stand here, and what is tried will say so.
-    if (!this.#real.has(above)) return;
+    if (way !== "real") return way;
     const absolute = `${this.#root}/${directory}`;
     let kind: string | undefined;
     try {
@@ -51,12 +66,9 @@ export class Places {
     } catch (error) {
       throw installationError(error, "look at", absolute);
     }
-    if (kind === "link")
-      throw new LockstepError("INSTALLATION_CONFLICT", `${absolute} is a symbolic link`, {
-        expected: "directory",
-        found: "link",
-        hint: "Nothing is written through links. Replace it by a real directory, then try again.",
-      });
-    if (kind === "directory") this.#real.add(directory);
+    if (kind === "link") return "link";
+    if (kind !== "directory") return "nothing";
+    this.#real.add(directory);
+    return "real";
   }
 }
