@@ -27,6 +27,9 @@ const BRACKET_OPEN = 0x5b;
 const BRACKET_CLOSE = 0x5d;
 const BACKSLASH = 0x5c;
 const DIGEST_LENGTH = 64;
+const HEX = /[0-9a-f]{64}/y;
+/** What JSON must escape, and halves of pairs: where a text holds none of it, each path ends at the next quotation mark. */
+const SPECIAL = /[^\n\u0020-\u005b\u005d-\ud7ff\ue000-\uffff]/;
 
 /**
  * Reads rows from `start` on: each at the beginning of a line, all but the last followed by `separator` and a line feed.
@@ -34,15 +37,17 @@ const DIGEST_LENGTH = 64;
  */
 export function readRows(text: string, start: number, separator: "" | ","): ReadRows | null {
   const entries: FileEntry[] = [];
+  const plain = !SPECIAL.test(text);
   let at = start;
   let previous = "";
   while (text.charCodeAt(at) === BRACKET_OPEN) {
     if (text.charCodeAt(at + 1) !== QUOTE) return null;
-    const plainEnd = endOfPlainText(text, at + 2);
-    const plain = text.charCodeAt(plainEnd) === QUOTE && text.charCodeAt(plainEnd + 1) === COMMA;
-    const { path, end } = plain
-      ? { path: text.slice(at + 2, plainEnd), end: plainEnd + 1 }
-      : (unescapePath(text, at + 1) ?? NO_PATH);
+    const plainEnd = plain ? text.indexOf('"', at + 2) : -1;
+    const { path, end } =
+      plainEnd === -1
+        ? (unescapePath(text, at + 1) ?? NO_PATH)
+        : { path: text.slice(at + 2, plainEnd), end: plainEnd + 1 };
+    if (text.charCodeAt(end) !== COMMA) return null;
     if (path <= previous) return null;
     previous = path;
     at = end;
@@ -79,15 +84,6 @@ export function readRows(text: string, start: number, separator: "" | ","): Read
 /** No file: in no order behind any other. */
 const NO_PATH = { path: "", end: 0 };
 
-/** Where a text stops to be as JSON writes it without escapes. Halves of pairs count as the end: they are rare. */
-function endOfPlainText(text: string, start: number): number {
-  for (let at = start; ; at++) {
-    const code = text.charCodeAt(at);
-    const goesOn = code >= 0x20 && code !== QUOTE && code !== BACKSLASH && (code < 0xd800 || code > 0xdfff);
-    if (!goesOn) return at;
-  }
-}
-
 interface ReadNumber {
   readonly value: number;
   readonly end: number;
@@ -108,12 +104,8 @@ function readNumber(text: string, start: number): ReadNumber | null {
 }
 
 function isHex(text: string, start: number): boolean {
-  for (let at = start; at < start + DIGEST_LENGTH; at++) {
-    const code = text.charCodeAt(at);
-    const isDigit = code >= 0x30 && code <= 0x39;
-    if (!isDigit && !(code >= 0x61 && code <= 0x66)) return false;
-  }
-  return true;
+  HEX.lastIndex = start;
+  return HEX.test(text);
 }
 
 /** A path with escapes: rare, so JSON itself reads it. `quote` is where its opening quotation mark stands. */
