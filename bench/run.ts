@@ -1,5 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { loadavg } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { describeMachine, toTable } from "./harness.ts";
 import { formatFinding, type Report } from "./report.ts";
@@ -37,6 +38,7 @@ for (const question of wanted.length > 0 ? wanted : questions) {
   const { run } = (await import(join(import.meta.dirname, "questions", `${question}.ts`))) as {
     run(): Promise<Report>;
   };
+  const [load = 0] = loadavg();
   const report = await run();
   const section = [
     `## ${report.title}`,
@@ -49,7 +51,7 @@ for (const question of wanted.length > 0 ? wanted : questions) {
     "| --- | --- | --- | --- |",
     ...report.findings.map(formatFinding),
     "",
-    `Measured ${new Date().toISOString().slice(0, 10)} on ${machine}; ${peers}.`,
+    `Measured ${new Date().toISOString().slice(0, 10)} on ${machine}, load average ${load.toFixed(1)} before; ${peers}.`,
     "",
   ].join("\n");
   process.stdout.write(`${section}\n`);
@@ -67,7 +69,7 @@ writeFileSync(
   join(ROOT, "docs/benchmarks.md"),
   `# Benchmarks
 
-Written by \`npm run bench\`; each table is one run of one command, the contestants in turn on the same machine. Only the ratios mean anything elsewhere. Hub, database, updater and peers share the machine's cores.
+Written by \`npm run bench\`; each table is one run of one command, the contestants in turn on the same machine. Only the ratios mean anything elsewhere. Hub, database, updater and peers share the machine's cores; where the load average says that others worked there too, the range tells how far to trust a table.
 
 ${sections.join("\n")}`,
 );
