@@ -23,7 +23,7 @@ const BATCH_CONTENTS_MAX = 256;
 /** A frame of zstd can be a little longer than what it holds. */
 const STORED_SLACK_BYTES = 1024;
 
-/** Fetches the contents, bundle by bundle. `done` is called for each that stands in its first place. */
+/** Fetches the contents, bundle by bundle. `done` is called for each that stands in all its places. */
 export async function fetchBundles(
   task: StagingTask,
   contents: readonly WantedContent[],
@@ -189,11 +189,18 @@ class BatchAssembly {
 
   #add(lane: Lane, header: ContentHeader): void {
     const content = this.#left.get(header.sha256);
-    const place = content?.places[0];
-    if (content === undefined || place === undefined) return;
+    if (content === undefined) return;
     const { sha256, size, stored } = header;
     const zstd = header.encoding === "zstd";
-    lane.batch.push({ sha256, size, zstd, offset: lane.filled, stored, place, mode: content.mode });
+    lane.batch.push({
+      sha256,
+      size,
+      zstd,
+      offset: lane.filled,
+      stored,
+      places: content.places,
+      mode: content.mode,
+    });
     lane.wanted.push(content);
     lane.filled = this.#position;
     lane.decoded += size;

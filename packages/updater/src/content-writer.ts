@@ -22,8 +22,8 @@ export interface BatchContent {
   /** Where its bytes lie in the batch. */
   readonly offset: number;
   readonly stored: number;
-  /** Where it is to be written, as a new file with this mode. */
-  readonly place: string;
+  /** Where it is to be written, as new files with this mode. */
+  readonly places: readonly string[];
   readonly mode: number;
 }
 
@@ -160,18 +160,20 @@ function makeUnpack(load: typeof process.getBuiltinModule): Unpack {
   };
 
   const write = (content: BatchContent, bytes: Uint8Array): BatchOutcome["fault"] => {
-    try {
-      const file = fs.openSync(content.place, "wx", content.mode);
+    for (const place of content.places) {
       try {
-        for (let done = 0; done < bytes.length; ) done += fs.writeSync(file, bytes, done);
-      } finally {
-        fs.closeSync(file);
+        const file = fs.openSync(place, "wx", content.mode);
+        try {
+          for (let done = 0; done < bytes.length; ) done += fs.writeSync(file, bytes, done);
+        } finally {
+          fs.closeSync(file);
+        }
+      } catch (error) {
+        const { code, message } = error as NodeJS.ErrnoException;
+        return { kind: "disk", place, code: String(code), message };
       }
-      return null;
-    } catch (error) {
-      const { code, message } = error as NodeJS.ErrnoException;
-      return { kind: "disk", place: content.place, code: String(code), message };
     }
+    return null;
   };
 
   const writeOne = (

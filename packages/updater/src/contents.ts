@@ -94,13 +94,16 @@ export async function stageContents(
     }
     const small = missing.filter((content) => content.size <= SMALL_BYTES_MAX);
     const large = missing.filter((content) => content.size > SMALL_BYTES_MAX);
-    const done = (content: WantedContent) => {
+    const fetched = () => {
       totals.fetched++;
-      copyToOthers(content);
     };
     await together(task, [
-      (part) => fetchBundles(part, small, totals, done),
-      (part) => fetchLarge(part, large, totals, done),
+      (part) => fetchBundles(part, small, totals, fetched),
+      (part) =>
+        fetchLarge(part, large, totals, (content) => {
+          copyToOthers(content);
+          fetched();
+        }),
     ]);
   } finally {
     task.partial.flush();
