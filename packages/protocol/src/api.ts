@@ -10,6 +10,7 @@ import {
   Time,
 } from "./api-values.ts";
 
+export * from "./api-jobs.ts";
 export * from "./api-load.ts";
 export { Sha256Schema } from "./api-values.ts";
 
