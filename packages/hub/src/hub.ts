@@ -16,8 +16,9 @@ import { startEmbeddedPostgres } from "./db/embedded/embedded.ts";
 import { migrate, schemaState } from "./db/migrate.ts";
 import { createDbQueue, type DbQueueTuning } from "./dbqueue/index.ts";
 import { Gate } from "./http/gate.ts";
+import { DEFAULT_PACE, type Pace } from "./http/pace.ts";
 import { createServer, type HubServer } from "./http/server.ts";
-import type { HubServices, Repository } from "./http/services.ts";
+import type { HubGates, HubServices, Repository } from "./http/services.ts";
 import { checkListen, DEFAULT_LISTEN, formatUrl, type ListenAddress, parseListen } from "./listen-address.ts";
 import { collectContentProcedure } from "./repository/collect-content.ts";
 import { DEFAULT_LOAD_LIMITS, type LoadLimits } from "./repository/load.ts";
@@ -63,6 +64,8 @@ export interface HubOptions {
   /** Settings for the embedded server's command line. */
   readonly databaseSettings?: Readonly<Record<string, string>>;
   readonly updater?: UpdaterSource;
+  /** Lowest rate at which answers must be taken. */
+  readonly pace?: Pace;
 }
 
 export interface RunningHub {
@@ -240,13 +243,20 @@ function createServices(
         startedAt: clock.now(),
         development: options.development === true,
       },
-      gates: {
-        changes: new Gate(4, 16),
-        bundles: new Gate(6, 500),
-        contents: new Gate(64, 2_000),
-        comparisons: new Gate(2, 50),
-      },
+      gates: createGates(clock),
+      pace: options.pace ?? DEFAULT_PACE,
     },
+  };
+}
+
+/** A client takes a minute's silence for a fault, so nobody stands in line as long; a change then waits for the lock. */
+function createGates(clock: Clock): HubGates {
+  const line = { waitMs: 45_000, clock };
+  return {
+    changes: new Gate(4, 16, { waitMs: 10_000, clock }),
+    bundles: new Gate(16, 500, line),
+    contents: new Gate(64, 2_000, line),
+    comparisons: new Gate(2, 50, line),
   };
 }
 

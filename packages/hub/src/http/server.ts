@@ -6,6 +6,7 @@ import fastify, { type FastifyBaseLogger, type FastifyInstance, type RawServerDe
 import { createGuard } from "./auth.ts";
 import { isOwnFault, sendError, toHubError } from "./errors.ts";
 import { registerOpenApi } from "./openapi.ts";
+import { keepPace, needsPace } from "./pace.ts";
 import { registerAdministration } from "./routes/administration.ts";
 import { registerContents } from "./routes/contents.ts";
 import { registerFiles } from "./routes/files.ts";
@@ -115,6 +116,10 @@ function installHooks(app: HubServer, services: HubServices, token: string | nul
       reply,
     ),
   );
+  app.addHook("onSend", (request, reply, payload, done) => {
+    if (needsPace(payload)) keepPace(request, reply, services);
+    done(null, payload);
+  });
   app.addHook("onResponse", async (request, reply) => {
     const level = request.routeOptions.config.quiet === true ? "debug" : "info";
     services.log[level]("request", {

@@ -7,6 +7,7 @@ import type { LoadLimits } from "../repository/load.ts";
 import type { SemaphoreWatch } from "../repository/semaphore.ts";
 import type { SetupRunner } from "../setup/setup.ts";
 import type { Gate } from "./gate.ts";
+import type { Pace } from "./pace.ts";
 
 /** What the routes work with once the database has the schema of this hub. */
 export interface Repository {
@@ -28,6 +29,7 @@ export interface HubServices {
   repository(): Repository;
   readonly identity: Pick<HubStatus, "version" | "hub" | "database" | "startedAt" | "development">;
   readonly gates: HubGates;
+  readonly pace: Pace;
 }
 
 /** How much of what costs memory or a database connection may go on at once. */

@@ -8,8 +8,8 @@ import { sqlState } from "../db/connect.ts";
  * Readers and the recalculation never take it: a long upload keeps nobody from updating.
  */
 const REPOSITORY_LOCK = 0x4c4f434b_00000002n;
-/** Shorter than what clients endure in silence. */
-const WAIT_MS = 45_000;
+/** Together with the wait at the gate shorter than what clients endure in silence. */
+const WAIT_MS = 40_000;
 
 /** Waits for the lock, within the transaction of `client`. Throws HUB_BUSY when another holds it for too long. */
 export async function lockRepository(client: pg.PoolClient, waitMs = WAIT_MS): Promise<void> {
