@@ -13,6 +13,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   client: ["core", "protocol", "platform"],
   hub: ["core", "protocol", "platform", "store"],
   updater: ["core", "protocol", "platform", "store", "client"],
+  service: ["core", "protocol", "platform", "client"],
   cli: ["core", "protocol", "platform", "client"],
   // Imported by tests alone; never shipped.
   testing: ["core", "protocol", "platform", "store"],
@@ -23,7 +24,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
  * a dynamic import in a file of packages/cli/src/commands or in the one that keeps the process (hub-process.ts). Types
  * cost nothing at run time, so the command line may take them to show what it started.
  */
-const STARTED_BY_COMMANDS = ["hub", "updater"];
+const STARTED_BY_COMMANDS = ["hub", "service", "updater"];
 
 /** Each import that goes against the table. */
 export function findLayerBreaks(tree: Tree): string[] {
@@ -56,7 +57,7 @@ const mayStart = (path: string, how: Import["how"]) =>
   how === "type" || (how === "dynamic" && /^packages\/cli\/src\/(commands\/|[^/]+-process\.ts$)/.test(path));
 
 /** Programs that start often, or travel to every installation: they must not carry the schemas. */
-const WITHOUT_SCHEMAS = ["platform", "store", "client", "updater", "cli"];
+const WITHOUT_SCHEMAS = ["platform", "store", "client", "service", "updater", "cli"];
 
 /** Imports of the whole protocol where `@lockstep/protocol/wire` would do. */
 export function findSchemaImports(tree: Tree): string[] {

@@ -1,0 +1,2 @@
+/** The job service. */
+export {};
