@@ -47,6 +47,7 @@ export function passOn(disk: Disk, changes: Partial<Disk>): Disk {
     "readFile",
     "readLink",
     "demandWritable",
+    "demandReplaceable",
     "isInUse",
     "freeBytes",
     "syncFiles",

@@ -22,6 +22,7 @@ import {
   ROOT,
   type Scenario,
   type ScenarioOperation,
+  STATE,
   stateText,
   type WantedFiles,
 } from "./apply-scenario.ts";
@@ -238,6 +239,42 @@ export async function prepareRepair(scenario: Scenario, updated: Act, prng: Prng
     run,
     undo: undo(scenario, updated.before),
     goOn: goOn(scenario),
+  };
+}
+
+/**
+ * The update of a scenario in which one file may be neither replaced nor removed. Where that can be asked beforehand, it
+ * is refused with nothing touched; where it cannot, it is taken back, and a crash on the way is survived like any other.
+ * Null where no file of it could be marked so.
+ */
+export async function prepareLocked(scenario: Scenario, updated: Act, prng: Prng): Promise<Act | null> {
+  const disk = updated.base.clone();
+  const files = [...operationsBetween(scenario.old, scenario.next).map(({ path }) => path), STATE].filter(
+    (path) => disk.lstat(`${ROOT}/${path}`)?.kind === "file",
+  );
+  const locked = prng.pick(files);
+  if (locked === undefined) return null;
+  disk.plan();
+  const foreseen = disk.clone();
+  foreseen.lockFile(`${ROOT}/${locked}`, true);
+  await assert.rejects(updated.run(foreseen), (error) => isLockstepError(error, "INSTALLATION_NOT_WRITABLE"));
+  assertTree(foreseen, updated.before, `with an immutable ${locked}`);
+  assertNoLeftovers(foreseen);
+  disk.lockFile(`${ROOT}/${locked}`, false);
+  const trial = disk.clone();
+  assert.equal((await updated.run(trial)).kind, "rolled-back");
+  assertTree(trial, updated.before, `after the way back from ${locked}`);
+  return {
+    ...updated,
+    name: "locked",
+    base: disk,
+    verdict: "refused",
+    laterVerdict: "refused",
+    undo: null,
+    goOn: (each, from) => {
+      each.unlockFiles();
+      return updated.goOn(each, from);
+    },
   };
 }
 

@@ -4,6 +4,7 @@ import {
   type Act,
   type CrashPoint,
   NO_WRAP,
+  prepareLocked,
   prepareRepair,
   prepareRollback,
   prepareUpdate,
@@ -39,7 +40,8 @@ export async function actsOf(scenario: Scenario): Promise<{ acts: Act[]; refused
   if (act === null) return { acts: [], refused };
   const rollback = await prepareRollback(scenario, act);
   const repair = await prepareRepair(scenario, act, new Prng(scenario.seed).fork());
-  return { acts: [act, rollback, repair].filter((each) => each !== null), refused: null };
+  const locked = await prepareLocked(scenario, act, new Prng(scenario.seed + 1).fork());
+  return { acts: [act, rollback, repair, locked].filter((each) => each !== null), refused: null };
 }
 
 /** How many calls an act makes when nothing crashes. */

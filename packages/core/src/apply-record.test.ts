@@ -31,24 +31,37 @@ const paths = fc.stringMatching(/^[a-z]{0,5}y(\/[a-zé ]{1,6}x){0,3}$/);
 const directories = fc.array(fc.record({ path: paths, mode: fc.integer({ min: 0, max: 0o777 }) }, PLAIN), {
   maxLength: 4,
 });
+const marks = fc.stringMatching(/^[0-9a-z]{1,8}\.[0-9a-z]{1,6}\.[0-9a-z]{1,12}$/);
+const keepings: fc.Arbitrary<CommitBody["state"]> = fc.oneof(
+  fc.record(
+    { former: fc.constantFrom<Former>("none", "linked"), mark: marks, copy: fc.constant(null) },
+    PLAIN,
+  ),
+  fc.record({ former: fc.constant<Former>("copied"), mark: marks, copy: marks }, PLAIN),
+);
 const bodies: fc.Arbitrary<CommitBody> = fc.record(
   {
     id: fc.stringMatching(/^[a-z0-9]{1,10}$/),
     from: fc.option(fc.nat()),
     to: fc.nat(),
     startedAt: fc.nat(),
-    formerState: fc.boolean(),
+    state: keepings,
+    formerRevision: fc.option(marks),
     entries: fc.array(
-      fc.record(
-        {
-          n: fc.nat(),
-          kind: fc.constantFrom("put" as const, "remove" as const),
-          path: paths,
-          former: fc.constantFrom<Former>("none", "linked", "copied"),
-          formerPath: fc.option(paths),
-        },
-        PLAIN,
-      ),
+      fc
+        .tuple(
+          fc.record(
+            {
+              n: fc.nat(),
+              kind: fc.constantFrom("put" as const, "remove" as const),
+              path: paths,
+              formerPath: fc.option(paths),
+            },
+            PLAIN,
+          ),
+          keepings,
+        )
+        .map(([entry, keeping]) => ({ ...entry, ...keeping })),
       { maxLength: 6 },
     ),
     make: directories,
@@ -63,8 +76,9 @@ const BODY: CommitBody = {
   from: 1,
   to: 2,
   startedAt: 3,
-  formerState: true,
-  entries: [{ n: 0, kind: "put", path: "a", former: "none", formerPath: null }],
+  state: { former: "linked", mark: "1.2.3", copy: null },
+  formerRevision: null,
+  entries: [{ n: 0, kind: "put", path: "a", former: "none", formerPath: null, mark: "4.5.6", copy: null }],
   make: [],
   makeLate: [],
   clear: [],
@@ -108,13 +122,19 @@ test("a body with a value of the wrong kind is none", () => {
     { from: -1 },
     { to: 1.5 },
     { startedAt: "now" },
-    { formerState: 1 },
+    { state: null },
+    { state: ["linked", "1.2.3"] },
+    { state: ["linked", "1.2", null] },
+    { formerRevision: 1 },
     { entries: null },
-    { entries: [[0, "put", "../x", "none", null]] },
-    { entries: [[0, "put", "a", "perhaps", null]] },
-    { entries: [[0, "put", "a", "none", "/b"]] },
-    { entries: [[0, "move", "a", "none", null]] },
-    { entries: [[0, "put", "a", "none"]] },
+    { entries: [[0, "put", "../x", "none", null, "1.2.3", null]] },
+    { entries: [[0, "put", "a", "perhaps", null, "1.2.3", null]] },
+    { entries: [[0, "put", "a", "none", "/b", "1.2.3", null]] },
+    { entries: [[0, "move", "a", "none", null, "1.2.3", null]] },
+    { entries: [[0, "put", "a", "none", null, "1.2.3"]] },
+    { entries: [[0, "put", "a", "none", null, "", null]] },
+    { entries: [[0, "put", "a", "none", null, "1.2.3", "1.2.3"]] },
+    { entries: [[0, "put", "a", "copied", null, "1.2.3", null]] },
     { entries: [{}] },
     { make: [["a", 0o1000]] },
     { makeLate: [["a/../b", 0]] },

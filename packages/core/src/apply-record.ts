@@ -1,5 +1,6 @@
 import type { CommitChange, CommitDirectory, CommitEntry, Former } from "./apply.ts";
 import { isSha256, type Sha256 } from "./file.ts";
+import { type FileMark, isFileMark } from "./file-mark.ts";
 import { checkPath } from "./path.ts";
 
 /**
@@ -35,8 +36,10 @@ export interface CommitBody extends CommitChange {
   readonly to: number;
   /** Milliseconds since 1970, UTC. */
   readonly startedAt: number;
-  /** Whether an InstallState.config stands there before, so that it is kept. */
-  readonly formerState: boolean;
+  /** What becomes of the InstallState.config that stands there before. */
+  readonly state: Pick<CommitEntry, "former" | "mark" | "copy">;
+  /** Of the revision file that stands there before; null where none does. */
+  readonly formerRevision: FileMark | null;
 }
 
 const FORMERS: readonly Former[] = ["none", "linked", "copied"];
@@ -66,12 +69,29 @@ export function parseCommitHead(text: string): CommitHead | null {
 
 /** Writes a body: one JSON document, one entry a line. */
 export function formatCommitBody(body: CommitBody): string {
-  const { id, from, to, startedAt, formerState, entries, make, makeLate, clear } = body;
+  const { id, from, to, startedAt, state, formerRevision, entries, make, makeLate, clear } = body;
   const rows = (list: readonly unknown[]) =>
     list.length === 0 ? "[]" : `[\n${list.map((each) => JSON.stringify(each)).join(",\n")}\n]`;
   const directories = (list: readonly CommitDirectory[]) => rows(list.map(({ path, mode }) => [path, mode]));
-  const files = entries.map(({ n, kind, path, former, formerPath }) => [n, kind, path, former, formerPath]);
-  const head = JSON.stringify({ format: COMMIT_FORMAT, id, from, to, startedAt, formerState });
+  const files = entries.map((each) => [
+    each.n,
+    each.kind,
+    each.path,
+    each.former,
+    each.formerPath,
+    each.mark,
+    each.copy,
+  ]);
+  const stateRow = [state.former, state.mark, state.copy];
+  const head = JSON.stringify({
+    format: COMMIT_FORMAT,
+    id,
+    from,
+    to,
+    startedAt,
+    state: stateRow,
+    formerRevision,
+  });
   return `${head.slice(0, -1)},
 "entries":${rows(files)},
 "make":${directories(make)},
@@ -84,25 +104,35 @@ export function formatCommitBody(body: CommitBody): string {
 export function parseCommitBody(text: string): CommitBody | null {
   const found = parseJson(text);
   if (!isObject(found) || found.format !== COMMIT_FORMAT) return null;
-  const { id, from, to, startedAt, formerState } = found;
+  const { id, from, to, startedAt, formerRevision } = found;
   if (!isCommitId(id) || !(from === null || isCount(from)) || !isCount(to) || !isCount(startedAt))
     return null;
-  if (typeof formerState !== "boolean") return null;
+  if (!(formerRevision === null || isFileMark(formerRevision))) return null;
+  const state = Array.isArray(found.state) ? parseKeeping(found.state) : null;
   const entries = parseList(found.entries, parseEntry);
   const make = parseList(found.make, parseDirectory);
   const makeLate = parseList(found.makeLate, parseDirectory);
   const clear = parseList(found.clear, parseDirectory);
-  if (entries === null || make === null || makeLate === null || clear === null) return null;
-  return { id, from, to, startedAt, formerState, entries, make, makeLate, clear };
+  if (state === null || entries === null || make === null || makeLate === null || clear === null) return null;
+  return { id, from, to, startedAt, state, formerRevision, entries, make, makeLate, clear };
 }
 
 function parseEntry(row: unknown): CommitEntry | null {
-  if (!Array.isArray(row) || row.length !== 5) return null;
-  const [n, kind, path, former, formerPath] = row as unknown[];
+  if (!Array.isArray(row) || row.length !== 7) return null;
+  const [n, kind, path, former, formerPath, mark, copy] = row as unknown[];
   if (!isCount(n) || (kind !== "put" && kind !== "remove") || !isPath(path)) return null;
+  const keeping = parseKeeping([former, mark, copy]);
+  if (keeping === null || !(formerPath === null || isPath(formerPath))) return null;
+  return { n, kind, path, formerPath, ...keeping };
+}
+
+/** What is said of a former file; a mark of its copy where, and only where, it was copied. */
+function parseKeeping(row: readonly unknown[]): CommitBody["state"] | null {
+  const [former, mark, copy] = row;
   const known = FORMERS.find((each) => each === former);
-  if (known === undefined || !(formerPath === null || isPath(formerPath))) return null;
-  return { n, kind, path, former: known, formerPath };
+  if (row.length !== 3 || known === undefined || !isFileMark(mark)) return null;
+  if (!(copy === null || isFileMark(copy)) || (copy !== null) !== (known === "copied")) return null;
+  return { former: known, mark, copy };
 }
 
 function parseDirectory(row: unknown): CommitDirectory | null {

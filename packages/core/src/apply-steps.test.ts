@@ -19,16 +19,17 @@ const BODY: CommitBody = {
   from: 1,
   to: 2,
   startedAt: 0,
-  formerState: true,
+  state: { former: "linked", mark: "9.1.1", copy: null },
+  formerRevision: "8.1.1",
   entries: [
-    { n: 0, kind: "put", path: "a", former: "linked", formerPath: null },
-    { n: 1, kind: "put", path: "new/b", former: "none", formerPath: null },
-    { n: 2, kind: "remove", path: "old/c", former: "copied", formerPath: null },
-    { n: 3, kind: "remove", path: "swap", former: "linked", formerPath: null },
-    { n: 4, kind: "put", path: "swap/d", former: "none", formerPath: null },
-    { n: 5, kind: "remove", path: "paws/e", former: "linked", formerPath: null },
-    { n: 6, kind: "put", path: "paws", former: "none", formerPath: null },
-    { n: 7, kind: "put", path: "README", former: "linked", formerPath: "Readme" },
+    { n: 0, kind: "put", path: "a", former: "linked", formerPath: null, mark: "0.1.1", copy: null },
+    { n: 1, kind: "put", path: "new/b", former: "none", formerPath: null, mark: "1.1.1", copy: null },
+    { n: 2, kind: "remove", path: "old/c", former: "copied", formerPath: null, mark: "2.1.1", copy: "2.2.2" },
+    { n: 3, kind: "remove", path: "swap", former: "linked", formerPath: null, mark: "3.1.1", copy: null },
+    { n: 4, kind: "put", path: "swap/d", former: "none", formerPath: null, mark: "4.1.1", copy: null },
+    { n: 5, kind: "remove", path: "paws/e", former: "linked", formerPath: null, mark: "5.1.1", copy: null },
+    { n: 6, kind: "put", path: "paws", former: "none", formerPath: null, mark: "6.1.1", copy: null },
+    { n: 7, kind: "put", path: "README", former: "linked", formerPath: "Readme", mark: "7.1.1", copy: null },
   ],
   make: [{ path: "new", mode: 0o755 }],
   makeLate: [{ path: "swap", mode: 0o755 }],
@@ -41,7 +42,9 @@ const STAGE = ".lockstep/staging/x";
 function tell(step: ApplyStep): string {
   switch (step.do) {
     case "move":
-      return `move ${step.from.replace(STAGE, "$")} to ${step.to.replace(STAGE, "$")}${step.instead === null ? "" : ` instead of ${step.instead}`}${step.insist ? ", insisting" : ""}`;
+      return `move ${step.from.replace(STAGE, "$")} to ${step.to.replace(STAGE, "$")}${step.instead === null ? "" : ` instead of ${step.instead}`}`;
+    case "restore":
+      return `restore ${step.kept.replace(STAGE, "$")} to ${step.to}${step.instead === null ? "" : ` instead of ${step.instead}`} unless it is ${step.mark}`;
     case "sync":
       return `sync ${step.directories.map((each) => (each === "" ? "." : each.replace(STAGE, "$"))).join(" ")}`;
     case "make-directory":
@@ -49,7 +52,7 @@ function tell(step: ApplyStep): string {
     case "remove-directory":
       return `rmdir ${step.path} or ${step.notEmpty}`;
     case "remove-kept":
-      return `remove ${step.path} if ${step.copied ? "there" : `it is ${step.kept.replace(STAGE, "$")}`}`;
+      return `remove ${step.path} if it is ${step.copyOf ?? step.kept.replace(STAGE, "$")}`;
     case "take-out":
       return `take out ${step.path} that was ${step.staged.replace(STAGE, "$")}`;
     case "drop-head":
@@ -69,7 +72,7 @@ test("forward: directories first and durable, removals before what takes their p
     "sync .lockstep $",
     "make new 755",
     "sync .",
-    "remove old/c if there",
+    "remove old/c if it is 2.1.1",
     "remove swap if it is $/old/3",
     "remove paws/e if it is $/old/5",
     "rmdir paws or fail",
@@ -96,12 +99,12 @@ test("back: the turn is durable first, what came goes, what was comes back, and 
     "rmdir new or leave",
     "make paws 700, setting aside",
     "sync .",
-    "move $/old/0 to a, insisting",
-    "move $/old/2 to old/c, insisting",
-    "move $/old/3 to swap, insisting",
-    "move $/old/5 to paws/e, insisting",
-    "move $/old/7 to Readme instead of README, insisting",
-    "move $/state.former to InstallState.config",
+    "restore $/old/0 to a unless it is 0.1.1",
+    "restore $/old/2 to old/c unless it is 2.1.1",
+    "restore $/old/3 to swap unless it is 3.1.1",
+    "restore $/old/5 to paws/e unless it is 5.1.1",
+    "restore $/old/7 to Readme instead of README unless it is 7.1.1",
+    "restore $/state.former to InstallState.config unless it is 9.1.1",
     "sync . $ new old swap paws $/old",
     "drop the head",
   ]);
@@ -135,7 +138,7 @@ test("finish of a repair: what a rollback leads back to stays what it was", () =
 });
 
 test("where no state file was, the way back takes the new one out", () => {
-  const steps = backSteps({ ...BODY, formerState: false }).map(tell);
+  const steps = backSteps({ ...BODY, state: { ...BODY.state, former: "none" } }).map(tell);
   assert.ok(steps.includes("take out InstallState.config that was $/state"));
 });
 

@@ -1,5 +1,6 @@
 import { type CommitDirectory, parentOf, parentsOf } from "./apply.ts";
 import type { CommitBody, CommitDirection } from "./apply-record.ts";
+import type { FileMark } from "./file-mark.ts";
 
 /**
  * The steps of an update, as data, in their order of durability.
@@ -25,11 +26,26 @@ export type ApplyStep =
       readonly to: string;
       /** Another spelling of `to` that is removed first: on a disk that ignores case, the same file. */
       readonly instead: string | null;
-      /** Make parents that are missing and set aside what cannot be replaced: what is restored was there before. */
-      readonly insist: boolean;
     }
-  /** Removes the file at `path`; where `kept` is a second name (not a copy), only if it is still the same file. */
-  | { readonly do: "remove-kept"; readonly path: string; readonly kept: string; readonly copied: boolean }
+  /**
+   * Moves what was kept back to where it stood, making parents that are missing and setting aside what cannot be
+   * replaced. Nothing where it stands there: it never left, or has come back already.
+   */
+  | {
+      readonly do: "restore";
+      readonly kept: string;
+      readonly to: string;
+      readonly instead: string | null;
+      /** Of the file that stood there. */
+      readonly mark: FileMark;
+    }
+  /** Removes the file at `path` if it is the one that was kept: by its second name, or by its mark if that is a copy. */
+  | {
+      readonly do: "remove-kept";
+      readonly path: string;
+      readonly kept: string;
+      readonly copyOf: FileMark | null;
+    }
   /** Removes the file at `path` if it is the one that came from `staged`, because that is gone or the same file. */
   | { readonly do: "take-out"; readonly path: string; readonly staged: string }
   /** Makes the entries of these directories durable, those that exist. */
@@ -105,18 +121,16 @@ export function switchSteps(body: CommitBody): ApplyStep[] {
   const puts = body.entries.filter(({ kind }) => kind === "put");
   return [
     ...removals.map(
-      ({ n, path, former }): ApplyStep => ({
+      ({ n, path, former, mark }): ApplyStep => ({
         do: "remove-kept",
         path,
         kept: `${stage}/${STAGING_NAMES.old}/${n}`,
-        copied: former === "copied",
+        copyOf: former === "copied" ? mark : null,
       }),
     ),
     ...body.clear.map(({ path }): ApplyStep => ({ do: "remove-directory", path, notEmpty: "fail" })),
     ...makeAndSync(body.makeLate, false),
-    ...puts.map(({ n, path, formerPath }) =>
-      move(`${stage}/${STAGING_NAMES.new}/${n}`, path, { instead: formerPath }),
-    ),
+    ...puts.map(({ n, path, formerPath }) => move(`${stage}/${STAGING_NAMES.new}/${n}`, path, formerPath)),
     move(`${stage}/${STAGING_NAMES.state}`, APPLY_LAYOUT.state),
   ];
 }
@@ -128,7 +142,8 @@ export function settleSteps(body: CommitBody): ApplyStep[] {
 
 /**
  * The way back, once the head says so: from any state between old and new to the old one. What is put back replaces
- * whatever came, so a new file is only taken out where nothing was before.
+ * whatever came, so a new file is only taken out where nothing was before. What never changed is left alone: whatever
+ * kept it from being changed (a mark that makes it immutable) keeps it from being restored.
  */
 export function backSteps(body: CommitBody): ApplyStep[] {
   const stage = stagingDirectory(body.id);
@@ -141,14 +156,24 @@ export function backSteps(body: CommitBody): ApplyStep[] {
     ),
     ...made.map(({ path }): ApplyStep => ({ do: "remove-directory", path, notEmpty: "leave" })),
     ...makeAndSync([...body.clear].reverse(), true),
-    ...kept.map(({ n, path, formerPath }) =>
-      formerPath === null
-        ? move(`${stage}/${STAGING_NAMES.old}/${n}`, path, { insist: true })
-        : move(`${stage}/${STAGING_NAMES.old}/${n}`, formerPath, { insist: true, instead: path }),
+    ...kept.map(
+      ({ n, path, formerPath, mark }): ApplyStep => ({
+        do: "restore",
+        kept: `${stage}/${STAGING_NAMES.old}/${n}`,
+        to: formerPath ?? path,
+        instead: formerPath === null ? null : path,
+        mark,
+      }),
     ),
-    body.formerState
-      ? move(`${stage}/${STAGING_NAMES.formerState}`, APPLY_LAYOUT.state)
-      : { do: "take-out", path: APPLY_LAYOUT.state, staged: `${stage}/${STAGING_NAMES.state}` },
+    body.state.former === "none"
+      ? { do: "take-out", path: APPLY_LAYOUT.state, staged: `${stage}/${STAGING_NAMES.state}` }
+      : {
+          do: "restore",
+          kept: `${stage}/${STAGING_NAMES.formerState}`,
+          to: APPLY_LAYOUT.state,
+          instead: null,
+          mark: body.state.mark,
+        },
     sync([...touchedDirectories(body), `${stage}/${STAGING_NAMES.old}`]),
     DROP_HEAD,
   ];
@@ -227,8 +252,8 @@ function innerFirst(a: CommitDirectory, b: CommitDirectory): number {
   return a.path < b.path ? 1 : a.path > b.path ? -1 : 0;
 }
 
-function move(from: string, to: string, more: { instead?: string | null; insist?: boolean } = {}): ApplyStep {
-  return { do: "move", from, to, instead: more.instead ?? null, insist: more.insist ?? false };
+function move(from: string, to: string, instead: string | null = null): ApplyStep {
+  return { do: "move", from, to, instead };
 }
 
 function sync(directories: readonly string[]): ApplyStep {

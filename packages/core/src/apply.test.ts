@@ -1,6 +1,13 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { type ApplyOperation, type CommitChange, planChange, type Standing, type Survey } from "./apply.ts";
+import {
+  type ApplyOperation,
+  type CommitChange,
+  type PlannedEntry,
+  planChange,
+  type Standing,
+  type Survey,
+} from "./apply.ts";
 
 /** A survey of paths: `dir/`, `file`, `link@` or `device!`. Identities follow the folded name where case is ignored. */
 function surveyOf(paths: readonly string[], ignoresCase = false): Survey {
@@ -31,7 +38,7 @@ function planned(
   operations: readonly string[],
   standing: readonly string[],
   ignoresCase = false,
-): CommitChange {
+): CommitChange<PlannedEntry> {
   const plan = planChange(operationsOf(operations), surveyOf(standing, ignoresCase));
   assert.equal(plan.kind, "change", JSON.stringify(plan));
   return plan.kind === "change" ? plan.change : assert.fail();

@@ -1,3 +1,4 @@
+import type { FileMark } from "./file-mark.ts";
 import { findTwins } from "./path.ts";
 
 /**
@@ -45,8 +46,8 @@ export interface Survey {
  */
 export type Former = "none" | "linked" | "copied";
 
-/** One file of the record. */
-export interface CommitEntry {
+/** One file that changes, as it is planned. */
+export interface PlannedEntry {
   readonly n: number;
   readonly kind: "put" | "remove";
   readonly path: string;
@@ -56,14 +57,22 @@ export interface CommitEntry {
   readonly formerPath: string | null;
 }
 
+/** One file of the record. */
+export interface CommitEntry extends PlannedEntry {
+  /** Of the file that stands there before; where none does, of the one that is put there. */
+  readonly mark: FileMark;
+  /** Of old/<n> where that is a copy. */
+  readonly copy: FileMark | null;
+}
+
 export interface CommitDirectory {
   readonly path: string;
   readonly mode: number;
 }
 
 /** What changes, as the record's body holds it. All lists of directories are in the order in which they are used. */
-export interface CommitChange {
-  readonly entries: readonly CommitEntry[];
+export interface CommitChange<Entry extends PlannedEntry = CommitEntry> {
+  readonly entries: readonly Entry[];
   /** Directories that do not exist yet, parents first. */
   readonly make: readonly CommitDirectory[];
   /** Those of them that can be made only when the file in their place is gone, parents first. */
@@ -79,7 +88,7 @@ export interface ChangeConflict {
 }
 
 export type ChangePlan =
-  | { readonly kind: "change"; readonly change: CommitChange }
+  | { readonly kind: "change"; readonly change: CommitChange<PlannedEntry> }
   | { readonly kind: "conflict"; readonly conflicts: readonly ChangeConflict[] };
 
 /** New directories may be entered by whoever runs the product, as those of most archives. */
@@ -122,7 +131,7 @@ export function planChange(
   const make = new Map<string, CommitDirectory>();
   const makeLate = new Map<string, CommitDirectory>();
   const clear = new Map<string, CommitDirectory>();
-  const entries: CommitEntry[] = [];
+  const entries: PlannedEntry[] = [];
   const aliases = findAliases(operations, goes, survey);
   for (const operation of operations) {
     const { n, kind, path } = operation;

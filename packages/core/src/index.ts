@@ -6,6 +6,7 @@ export * from "./dbqueue.ts";
 export * from "./deploy-target.ts";
 export * from "./edits.ts";
 export * from "./file.ts";
+export * from "./file-mark.ts";
 export * from "./file-rows.ts";
 export * from "./glob.ts";
 export * from "./install-state.ts";

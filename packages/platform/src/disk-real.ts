@@ -48,6 +48,14 @@ export const realDisk: Disk = {
   unlink: (path) => (WINDOWS ? unlinkOnWindows(path) : fs.unlinkSync(path)),
   changeMode: (path, mode) => fs.chmodSync(path, mode),
   demandWritable: (directory) => fs.accessSync(directory, constants.W_OK | constants.X_OK),
+  demandReplaceable(path) {
+    try {
+      fs.accessSync(path, constants.W_OK);
+    } catch (error) {
+      // Nobody may write to an immutable file; whether we may write to another one says nothing about its name.
+      if (!WINDOWS && systemErrorCode(error) === "EPERM") throw error;
+    }
+  },
   isInUse: (path) => WINDOWS && isHeldOnWindows(path),
   freeBytes(path) {
     const { bavail, bsize } = fs.statfsSync(path);

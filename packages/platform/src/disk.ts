@@ -39,6 +39,11 @@ export interface Disk {
 
   /** Throws what a change of entries in this directory would throw (EACCES, EROFS, EPERM), without changing it. */
   demandWritable(directory: string): void;
+  /**
+   * Throws EPERM when this file is marked so that nobody may replace or remove it (immutable), as far as the system
+   * tells that beforehand: of files that may only be appended to, it does not.
+   */
+  demandReplaceable(path: string): void;
   /** Whether a program holds the file so that it cannot be replaced. Never on POSIX, where it always can. */
   isInUse(path: string): boolean;
   /** Bytes that this process may still write on the file system of a path. */

@@ -70,6 +70,8 @@ export class SimDisk implements Disk {
   readonly options: SimDiskOptions;
   /** Files that a program holds open, as on Windows. */
   readonly held = new Set<string>();
+  /** By inode: files that nobody may link, rename, replace or remove; and whether the system tells so beforehand. */
+  readonly #locked = new Map<number, { readonly foreseen: boolean }>();
   #journal: Journal;
   #calls = 0;
   #failures: readonly SimFailure[] = [];
@@ -90,7 +92,18 @@ export class SimDisk implements Disk {
     const copy = new SimDisk({ ...this.options, capacityBytes });
     copy.#journal = this.#journal.clone();
     for (const path of this.held) copy.held.add(path);
+    for (const [ino, how] of this.#locked) copy.#locked.set(ino, how);
     return copy;
+  }
+
+  /** Marks a file as immutable (foreseen) or as one that may only be appended to (not foreseen). */
+  lockFile(path: string, foreseen: boolean): void {
+    this.#locked.set(this.#existing(path).ino, { foreseen });
+  }
+
+  /** Takes all these marks away. */
+  unlockFiles(): void {
+    this.#locked.clear();
   }
 
   /** Calls since `plan`. Each path of a sync counts as one. */
@@ -205,7 +218,7 @@ export class SimDisk implements Disk {
     const inode = this.#existing(from);
     const { directory, key } = this.#place(to);
     if (directory.entries.has(key)) throw systemError("EEXIST", to);
-    if (inode.kind === "directory") throw systemError("EPERM", from);
+    if (inode.kind === "directory" || this.#locked.has(inode.ino)) throw systemError("EPERM", from);
     this.#demandFree(NAME_BYTES, to);
     this.#enter(to, inode);
   }
@@ -234,6 +247,8 @@ export class SimDisk implements Disk {
         ]);
       return;
     }
+    for (const each of [inode, replaced])
+      if (each !== null && this.#locked.has(each.ino)) throw systemError("EPERM", to);
     if (inode.kind === "directory") {
       if (replaced !== null && replaced.kind !== "directory") throw systemError("ENOTDIR", to);
       if (replaced !== null && replaced.entries.size > 0) throw systemError("ENOTEMPTY", to);
@@ -250,9 +265,11 @@ export class SimDisk implements Disk {
 
   unlink(path: string): void {
     this.#call();
-    if (this.#existing(path).kind === "directory") throw systemError("EISDIR", path);
+    const { kind, ino } = this.#existing(path);
+    if (kind === "directory") throw systemError("EISDIR", path);
     const { directory, key } = this.#place(path);
     this.#demandChangeable(directory, path);
+    if (this.#locked.has(ino)) throw systemError("EPERM", path);
     this.#journal.change([{ directory: directory.ino, key, entry: null }]);
   }
 
@@ -266,6 +283,11 @@ export class SimDisk implements Disk {
   demandWritable(directory: string): void {
     this.#call();
     this.#demandChangeable(this.#directory(directory), directory);
+  }
+
+  demandReplaceable(path: string): void {
+    this.#call();
+    if (this.#locked.get(this.#existing(path).ino)?.foreseen === true) throw systemError("EPERM", path);
   }
 
   isInUse(path: string): boolean {

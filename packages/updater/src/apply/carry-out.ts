@@ -1,5 +1,5 @@
-import { APPLY_LAYOUT, type ApplyStep, parentsOf } from "@lockstep/core";
-import { isSameFile, systemErrorCode } from "@lockstep/platform";
+import { APPLY_LAYOUT, type ApplyStep, type FileMark, markOf, mayBeSame, parentsOf } from "@lockstep/core";
+import { type FileStat, isSameFile, systemErrorCode } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import { installationError } from "./failure.ts";
 import { Places } from "./places.ts";
@@ -46,6 +46,9 @@ export class Carrier {
       case "move":
         this.#move(step);
         break;
+      case "restore":
+        this.#restore(step);
+        break;
       case "remove-kept":
         this.#removeKept(step);
         break;
@@ -67,7 +70,11 @@ export class Carrier {
     // A directory is the next version's, or somebody's.
     if (standing === null || standing.kind === "directory") return;
     const kept = disk.lstat(this.#places.at(step.kept));
-    if (step.copied || (kept !== null && isSameFile(kept, standing))) disk.unlink(path);
+    const isKept =
+      step.copyOf === null
+        ? kept !== null && isSameFile(kept, standing)
+        : mayBeSame(markOf(standing), step.copyOf);
+    if (isKept) disk.unlink(path);
     else log.warn("a file appeared where one was to be removed; it stays", { path });
   }
 
@@ -134,11 +141,9 @@ export class Carrier {
     const { disk } = this.#ctx;
     const from = this.#places.at(step.from);
     const to = this.#places.at(step.to);
-    if (step.insist || step.instead !== null) {
+    if (step.instead !== null) {
       if (disk.lstat(from) === null) return;
-      if (step.insist) this.#clearPlace(step.to, to);
-      const instead = step.instead === null ? null : this.#places.at(step.instead);
-      if (instead !== null && disk.lstat(instead) !== null) disk.unlink(instead);
+      this.#unlinkIfThere(step.instead);
     }
     try {
       disk.rename(from, to);
@@ -146,6 +151,24 @@ export class Carrier {
       // Gone: this move was done before. Anything else, a missing directory above `to` included, is a failure.
       if (systemErrorCode(error) !== "ENOENT" || disk.lstat(from) !== null) throw error;
     }
+  }
+
+  #restore(step: Extract<ApplyStep, { do: "restore" }>): void {
+    const { disk } = this.#ctx;
+    const from = this.#places.at(step.kept);
+    const to = this.#places.at(step.to);
+    const kept = disk.lstat(from);
+    if (kept === null) return;
+    const standing = disk.lstat(to);
+    if (standing !== null && neverLeft(standing, kept, step.mark)) return;
+    this.#clearPlace(step.to, to);
+    if (step.instead !== null) this.#unlinkIfThere(step.instead);
+    disk.rename(from, to);
+  }
+
+  #unlinkIfThere(path: string): void {
+    const absolute = this.#places.at(path);
+    if (this.#ctx.disk.lstat(absolute) !== null) this.#ctx.disk.unlink(absolute);
   }
 
   /** What stood somewhere before comes back there, whatever happened to the place meanwhile. */
@@ -184,10 +207,16 @@ export class Carrier {
   }
 }
 
+/** Whether what stands somewhere is the very file that was kept, or that a copy was kept of. */
+function neverLeft(standing: FileStat, kept: FileStat, mark: FileMark): boolean {
+  return isSameFile(standing, kept) || markOf(standing) === mark;
+}
+
 const DOING: Record<ApplyStep["do"], string> = {
   "make-directory": "make",
   "remove-directory": "remove",
   move: "put a file in place at",
+  restore: "restore",
   "remove-kept": "remove",
   "take-out": "remove",
   sync: "make changes durable in",
@@ -197,6 +226,7 @@ const DOING: Record<ApplyStep["do"], string> = {
 function describe(step: ApplyStep, root: string): string {
   switch (step.do) {
     case "move":
+    case "restore":
       return `${root}/${step.to}`;
     case "sync":
       return root;

@@ -6,9 +6,13 @@ import {
   type CommitBody,
   type CommitEntry,
   checkPath,
+  type FileMark,
   formatCommitBody,
   formatCommitHead,
+  markOf,
+  type PlannedEntry,
   planChange,
+  revisionFileName,
   STAGING_NAMES,
   type Survey,
 } from "@lockstep/core";
@@ -26,6 +30,8 @@ const RECORD_MODE = 0o600;
 /** Room for directory entries and for what other programs write meanwhile. */
 const SPARE_BYTES = 1 << 20;
 const ENTRY_BYTES = 4096;
+/** Of a file that is gone when it is looked at: no other one has it. */
+const NO_MARK: FileMark = "0.0.0";
 
 const utf8 = new TextEncoder();
 
@@ -59,7 +65,9 @@ export async function layOut(ctx: ApplyContext, request: LayOutRequest): Promise
   const layer = new Layer(ctx, request);
   layer.checkNewFiles();
   const entries = layer.keepFormerFiles(change.entries, survey);
-  const formerState = layer.keepFormerState();
+  const former = layer.keepFormerState();
+  const formerRevision = layer.lookAtFormerRevision();
+  const newState = layer.writeState();
   const body: CommitBody = {
     ...change,
     entries,
@@ -67,7 +75,8 @@ export async function layOut(ctx: ApplyContext, request: LayOutRequest): Promise
     from: request.from,
     to: request.to,
     startedAt: request.startedAt,
-    formerState,
+    state: former ?? { former: "none", mark: newState, copy: null },
+    formerRevision,
   };
   layer.writeRecord(body);
   await layer.makeDurable();
@@ -93,6 +102,7 @@ class Layer {
   readonly #request: LayOutRequest;
   readonly #places: Places;
   readonly #written: string[] = [];
+  readonly #stagedMarks = new Map<number, FileMark>();
 
   constructor(ctx: ApplyContext, request: LayOutRequest) {
     this.#ctx = ctx;
@@ -107,6 +117,7 @@ class Layer {
       if (operation.kind !== "put") continue;
       const path = this.#request.staging.pathFor(operation.n);
       const stat = attempt("look at", path, () => disk.lstat(path));
+      if (stat !== null) this.#stagedMarks.set(operation.n, markOf(stat));
       // A rollback puts links back that the former version's files had been replaced by.
       if (stat?.kind === "link" && this.#request.restoring === true) continue;
       if (stat?.kind !== "file")
@@ -126,50 +137,69 @@ class Layer {
   }
 
   /** Gives every former file a second name, or copies it where there are none. Returns the entries saying which. */
-  keepFormerFiles(entries: readonly CommitEntry[], survey: Survey): CommitEntry[] {
+  keepFormerFiles(entries: readonly PlannedEntry[], survey: Survey): CommitEntry[] {
     return entries.map((entry) => {
-      if (entry.former === "none") return entry;
+      if (entry.former === "none")
+        return { ...entry, mark: this.#stagedMarks.get(entry.n) ?? NO_MARK, copy: null };
       const from = this.#places.at(entry.formerPath ?? entry.path);
-      const former = this.#keep(from, `${STAGING_NAMES.old}/${entry.n}`, entry, survey);
-      return { ...entry, former };
+      return { ...entry, ...this.#keep(from, `${STAGING_NAMES.old}/${entry.n}`, entry, survey) };
     });
   }
 
-  #keep(from: string, name: string, entry: CommitEntry, survey: Survey): "linked" | "copied" {
+  #keep(from: string, name: string, entry: PlannedEntry, survey: Survey): CommitBody["state"] {
     const { disk } = this.#ctx;
-    const to = this.#own(name);
     return attempt("keep", from, () => {
       const stat = disk.lstat(from);
       if (stat === null) throw changedMeanwhile(from);
-      if (this.#second(from, to, stat) === "copied") return "copied";
+      const kept = this.#second(from, name, stat);
       // Where a file's number depends on its name, a second name cannot prove later what the first one was.
-      if (entry.kind === "put") return "linked";
-      const linked = disk.lstat(to);
+      if (entry.kind === "put" || kept.former === "copied") return kept;
+      const linked = disk.lstat(this.#own(name));
       const standing = survey.at.get(entry.formerPath ?? entry.path);
-      return linked !== null && `${linked.dev}:${linked.ino}` === standing?.identity ? "linked" : "copied";
+      return linked === null || `${linked.dev}:${linked.ino}` === standing?.identity
+        ? kept
+        : { former: "copied", mark: kept.mark, copy: markOf(linked) };
     });
   }
 
-  keepFormerState(): boolean {
+  /** Null where none stands there. */
+  keepFormerState(): CommitBody["state"] | null {
     const { disk } = this.#ctx;
     const from = this.#places.at(APPLY_LAYOUT.state);
     return attempt("keep", from, () => {
       const stat = disk.lstat(from);
-      if (stat === null) return false;
+      if (stat === null) return null;
       if (stat.kind !== "file")
         throw new LockstepError("INSTALLATION_CONFLICT", `${from} is not a file`, {
           expected: "file",
           found: stat.kind,
           hint: "Move it elsewhere and restore the file, then try again. Nothing was changed.",
         });
-      this.#second(from, this.#own(STAGING_NAMES.formerState), stat);
-      return true;
+      return this.#second(from, STAGING_NAMES.formerState, stat);
     });
   }
 
+  /** It is replaced at the very end, when nothing can be taken back any more: so it is asked about now. */
+  lookAtFormerRevision(): FileMark | null {
+    const { disk } = this.#ctx;
+    const path = this.#places.at(revisionFileName(disk.windows));
+    return attempt("look at", path, () => {
+      const stat = disk.lstat(path);
+      if (stat === null) return null;
+      this.#demandReplaceable(path, stat);
+      return markOf(stat);
+    });
+  }
+
+  writeState(): FileMark {
+    this.#write(STAGING_NAMES.state, this.#request.state, STATE_FILE_MODE);
+    const path = this.#own(STAGING_NAMES.state);
+    const stat = attempt("look at", path, () => this.#ctx.disk.lstat(path));
+    return stat === null ? NO_MARK : markOf(stat);
+  }
+
   writeRecord(body: CommitBody): void {
-    const { state, to: revision, startedAt } = this.#request;
-    this.#write(STAGING_NAMES.state, state, STATE_FILE_MODE);
+    const { to: revision, startedAt } = this.#request;
     const revisionText = formatRevisionFile({ revision, startedAt });
     this.#write(STAGING_NAMES.revision, utf8.encode(revisionText), REVISION_FILE_MODE);
     const text = utf8.encode(formatCommitBody(body));
@@ -223,10 +253,31 @@ class Layer {
     this.#written.push(path);
   }
 
-  #second(from: string, to: string, stat: FileStat): "linked" | "copied" {
-    const how = keepSecondName(this.#ctx.disk, from, to, stat);
-    if (how === "copied" && stat.kind === "file") this.#written.push(to);
-    return how;
+  /** Keeps a file under a name of the staging directory. */
+  #second(from: string, name: string, stat: FileStat): CommitBody["state"] {
+    const { disk } = this.#ctx;
+    const to = this.#own(name);
+    // An immutable file can have no second name, like any file where there are none: this tells the two apart.
+    const how = keepSecondName(disk, from, to, stat, () => this.#demandReplaceable(from, stat));
+    const mark = markOf(stat);
+    if (how === "linked") return { former: "linked", mark, copy: null };
+    if (stat.kind === "file") this.#written.push(to);
+    const copy = disk.lstat(to);
+    return { former: "copied", mark, copy: copy === null ? NO_MARK : markOf(copy) };
+  }
+
+  #demandReplaceable(path: string, stat: FileStat): void {
+    if (stat.kind !== "file") return;
+    try {
+      this.#ctx.disk.demandReplaceable(path);
+    } catch (error) {
+      throw new LockstepError("INSTALLATION_NOT_WRITABLE", `${path} is marked immutable`, {
+        expected: "a file that can be replaced",
+        ...(systemErrorCode(error) === null ? {} : { found: systemErrorCode(error) ?? "" }),
+        hint: `Take the mark away (Linux: chattr -i ${path}), then try again. Nothing was changed.`,
+        cause: error,
+      });
+    }
   }
 }
 
