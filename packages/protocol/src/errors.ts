@@ -97,6 +97,11 @@ export const ERRORS = {
   PROBE_FAILED: operating(500),
   ROLLBACK_UNAVAILABLE: operating(409),
   PROGRAM_NOT_STARTED: operating(500),
+  // Components of the job service.
+  JOB_COMPONENT_UNKNOWN: usage(400),
+  JOB_PARAMETERS_INVALID: usage(400),
+  JOB_TIME_LIMIT: operating(504, "later"),
+  JOB_PLUGIN_INVALID: operating(500),
   INTERRUPTED: operating(499, "later"),
   INTERNAL: operating(500),
 } as const satisfies Record<string, ErrorDefinition>;

@@ -1,0 +1,48 @@
+import { LockstepError } from "@lockstep/protocol/wire";
+import type { Component, Task } from "./types.ts";
+
+/**
+ * Which component does what a step asks for. Built-in ones are loaded when the first step names them, so that a service
+ * that sends no mail does not carry a mailer.
+ */
+const BUILT_IN: Readonly<Record<string, () => Promise<Component>>> = {
+  AutoUpdate: async () => (await import("./auto-update.ts")).component,
+  JobCheck: async () => (await import("./job-check.ts")).component,
+  Wait: async () => (await import("./wait.ts")).component,
+};
+
+/** The names of the built-in components. */
+export const BUILT_IN_NAMES: readonly string[] = Object.keys(BUILT_IN).sort();
+
+/** Whether a component comes with the service; every other one can only come from a plug-in. */
+export function isBuiltIn(component: string): boolean {
+  return Object.hasOwn(BUILT_IN, component);
+}
+
+/**
+ * The task of a component, built in or of one of these plug-ins.
+ * Throws JOB_COMPONENT_UNKNOWN, which names what there is; another try does not help.
+ */
+export async function findTask(
+  component: string,
+  task: string,
+  plugins: readonly Component[] = [],
+): Promise<Task> {
+  const builtIn = Object.hasOwn(BUILT_IN, component) ? BUILT_IN[component] : undefined;
+  const found = builtIn === undefined ? plugins.find(({ name }) => name === component) : await builtIn();
+  if (found === undefined) {
+    const known = [...BUILT_IN_NAMES, ...plugins.map(({ name }) => name)].sort();
+    throw new LockstepError("JOB_COMPONENT_UNKNOWN", `this service has no component ${component}`, {
+      expected: known.join(", "),
+      found: component,
+      hint: "Correct the step in its template, or name the plug-in that brings the component in Plugins of the service's configuration. Plug-ins run in external steps unless they are declared internal.",
+    });
+  }
+  const definition = Object.hasOwn(found.tasks, task) ? found.tasks[task] : undefined;
+  if (definition !== undefined) return definition;
+  throw new LockstepError("JOB_COMPONENT_UNKNOWN", `the component ${component} has no task ${task}`, {
+    expected: Object.keys(found.tasks).sort().join(", "),
+    found: task,
+    hint: "Correct the step in its template.",
+  });
+}
