@@ -102,6 +102,13 @@ export const ERRORS = {
   JOB_PARAMETERS_INVALID: usage(400),
   JOB_TIME_LIMIT: operating(504, "later"),
   JOB_PLUGIN_INVALID: operating(500),
+  // The job service.
+  SERVICE_CONFIG_UNREADABLE: operating(500),
+  SERVICE_CONFIG_INVALID: usage(400),
+  SERVICE_IMPORT_REFUSED: usage(400),
+  SERVICE_UNREACHABLE: operating(502, "later"),
+  SERVICE_STATUS_LISTEN_FAILED: operating(500),
+  SERVICE_INSTALL_FAILED: operating(500),
   INTERRUPTED: operating(499, "later"),
   INTERNAL: operating(500),
 } as const satisfies Record<string, ErrorDefinition>;

@@ -1,15 +1,21 @@
 import type { KeyPath } from "@lockstep/core";
 
+/** Both counted from 1; the column in UTF-16 units, as editors count. */
+export interface TomlPlace {
+  readonly line: number;
+  readonly column: number;
+}
+
 /**
  * Where each key of a TOML text stands.
  *
  * The TOML parser gives values without places, but whoever wrote the file wants the line of a fault. This walks a text
- * that the parser has accepted already (so it need not notice errors) and remembers the line of each key and of each
- * element of an array.
+ * that the parser has accepted already (so it need not notice errors) and remembers the place of each key and of
+ * each element of an array.
  */
 export class TomlLines {
   readonly #text: string;
-  readonly #lines = new Map<string, number>();
+  readonly #places = new Map<string, TomlPlace>();
   #at = 0;
   #line = 1;
 
@@ -21,11 +27,16 @@ export class TomlLines {
 
   /** The line of a key path, counted from 1; of the nearest parent where the path itself is not in the text. */
   lineOf(path: KeyPath): number {
+    return this.placeOf(path).line;
+  }
+
+  /** Line and column of a key path, or of its nearest parent. */
+  placeOf(path: KeyPath): TomlPlace {
     for (let length = path.length; length > 0; length--) {
-      const line = this.#lines.get(keyOf(path.slice(0, length)));
-      if (line !== undefined) return line;
+      const place = this.#places.get(keyOf(path.slice(0, length)));
+      if (place !== undefined) return place;
     }
-    return 1;
+    return { line: 1, column: 1 };
   }
 
   #document(): void {
@@ -36,9 +47,9 @@ export class TomlLines {
         this.#pair(table);
         continue;
       }
+      const place = this.#here();
       const list = this.#text[this.#at + 1] === "[";
       this.#at += list ? 2 : 1;
-      const line = this.#line;
       const keys = this.#keys();
       this.#at += list ? 2 : 1;
       table = [];
@@ -49,21 +60,21 @@ export class TomlLines {
         if (list && index === keys.length - 1) {
           const next = count === undefined ? 0 : count + 1;
           counts.set(name, next);
-          this.#note(table, line);
+          this.#note(table, place);
           table.push(next);
         } else if (count !== undefined) table.push(count);
       });
-      this.#note(table, line);
+      this.#note(table, place);
     }
   }
 
   /** `a.b = value` below a table. */
   #pair(table: readonly (string | number)[]): void {
-    const line = this.#line;
+    const place = this.#here();
     const path = [...table];
     for (const key of this.#keys()) {
       path.push(key);
-      this.#note(path, line);
+      this.#note(path, place);
     }
     this.#skip(false);
     this.#at++; // the =
@@ -93,7 +104,7 @@ export class TomlLines {
     else if (first === "[") {
       this.#at++;
       for (let index = 0; this.#skip(true) && this.#text[this.#at] !== "]"; index++) {
-        this.#note([...path, index], this.#line);
+        this.#note([...path, index], this.#here());
         this.#value([...path, index]);
         this.#skip(true);
         if (this.#text[this.#at] === ",") this.#at++;
@@ -153,9 +164,15 @@ export class TomlLines {
     return false;
   }
 
-  #note(path: readonly (string | number)[], line: number): void {
+  #here(): TomlPlace {
+    // Nothing is before the text: there lastIndexOf would clamp and find a line end at 0.
+    const before = this.#at === 0 ? -1 : this.#text.lastIndexOf("\n", this.#at - 1);
+    return { line: this.#line, column: this.#at - before };
+  }
+
+  #note(path: readonly (string | number)[], place: TomlPlace): void {
     const key = keyOf(path);
-    if (!this.#lines.has(key)) this.#lines.set(key, line);
+    if (!this.#places.has(key)) this.#places.set(key, place);
   }
 }
 

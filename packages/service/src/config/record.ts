@@ -1,0 +1,4 @@
+/** Whether a parsed value is a table. */
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date);
+}
