@@ -12,6 +12,10 @@ import { closed, Nullable, RevisionNumber, Time } from "./api-values.ts";
  * Each claim of a step gets a number that only grows over the whole hub: its fencing token. A result counts only with
  * the newest one. A service that was away longer than its lease finds its claims refused, whatever it believes.
  */
+/** One of these texts. The schema is a plain union; without the type it would be lost in the mapping. */
+const oneOf = <const Texts extends readonly string[]>(texts: Texts) =>
+  Type.Unsafe<Texts[number]>(Type.Union(texts.map((text) => Type.Literal(text))));
+
 export const QueueName = Type.String({
   minLength: 1,
   maxLength: 255,
@@ -37,16 +41,16 @@ export const JOB_STEP_STATES = [
   "missing", // its service no longer knew it, and it may not run twice unasked
   "over-limit", // too many processes of its kind at once; waits for a person
 ] as const;
-export const StepStateSchema = Type.Union(JOB_STEP_STATES.map((state) => Type.Literal(state)));
+export const StepStateSchema = oneOf(JOB_STEP_STATES);
 export type JobStepState = (typeof JOB_STEP_STATES)[number];
 
 /** How a finished step ended. `ignored`: with an error that counts as success; `skipped`: its branch was not taken. */
 export const JOB_STEP_OUTCOMES = ["success", "error", "ignored", "skipped", "cancelled"] as const;
-export const StepOutcomeSchema = Type.Union(JOB_STEP_OUTCOMES.map((outcome) => Type.Literal(outcome)));
+export const StepOutcomeSchema = oneOf(JOB_STEP_OUTCOMES);
 export type JobStepOutcome = (typeof JOB_STEP_OUTCOMES)[number];
 
 export const JOB_PROCESS_STATES = ["running", "finished", "failed", "stuck", "cancelled"] as const;
-export const ProcessStateSchema = Type.Union(JOB_PROCESS_STATES.map((state) => Type.Literal(state)));
+export const ProcessStateSchema = oneOf(JOB_PROCESS_STATES);
 /** `stuck`: nothing can go on until a person decides on a frozen, missing or over-limit step. */
 export type JobProcessState = (typeof JOB_PROCESS_STATES)[number];
 
@@ -56,7 +60,7 @@ export const StepResultSchema = Type.Object(
     step: StepId,
     claim: ClaimNumber,
     /** `given-back`: not begun, or stopped where that is safe; takes no try. `deferred`: to be asked again later. */
-    outcome: Type.Union(["success", "error", "given-back", "deferred"].map((each) => Type.Literal(each))),
+    outcome: oneOf(["success", "error", "given-back", "deferred"]),
     message: Type.Optional(Type.String({ maxLength: 65_536 })),
     /** Out-parameters: later steps of the process see them. */
     output: Type.Optional(JobParameters),
@@ -155,7 +159,7 @@ export const ExchangeAnswerSchema = Type.Object(
         {
           claim: ClaimNumber,
           /** `known`: recorded before. `refused`: the claim is no longer the newest; nothing was recorded. */
-          verdict: Type.Union(["recorded", "known", "refused"].map((each) => Type.Literal(each))),
+          verdict: oneOf(["recorded", "known", "refused"]),
         },
         closed,
       ),
@@ -275,9 +279,7 @@ export const StepRunSchema = Type.Object(
     startedAt: Nullable(Time),
     endedAt: Nullable(Time),
     /** Null: still under way. `lost`: its service died or lost it. */
-    outcome: Nullable(
-      Type.Union(["success", "error", "given-back", "deferred", "lost"].map((each) => Type.Literal(each))),
-    ),
+    outcome: Nullable(oneOf(["success", "error", "given-back", "deferred", "lost"])),
     message: Type.String(),
   },
   closed,
@@ -323,7 +325,7 @@ export type ProcessDetail = Static<typeof ProcessDetailSchema>;
 export const ReactivateSchema = Type.Object(
   {
     /** `step`: again. `chain`: its whole process again, from the first step. `success`, `error`: as if it had ended so. */
-    as: Type.Union(["step", "chain", "success", "error"].map((each) => Type.Literal(each))),
+    as: oneOf(["step", "chain", "success", "error"]),
     where: Type.Object(
       {
         steps: Type.Optional(Type.Array(StepId, { minItems: 1, maxItems: 10_000 })),
@@ -332,9 +334,7 @@ export const ReactivateSchema = Type.Object(
         queue: Type.Optional(QueueName),
         component: Type.Optional(Name),
         task: Type.Optional(Name),
-        state: Type.Optional(
-          Type.Union(["frozen", "missing", "over-limit"].map((each) => Type.Literal(each))),
-        ),
+        state: Type.Optional(oneOf(["frozen", "missing", "over-limit"])),
         /** A part of the message. */
         message: Type.Optional(Type.String({ minLength: 1 })),
       },
@@ -356,9 +356,7 @@ export const JobServerSchema = Type.Object(
     version: Type.String(),
     revision: Nullable(RevisionNumber),
     /** `silent`: its lease has run out. `never`: known by name alone. */
-    state: Type.Union(
-      ["serving", "updating", "paused", "disabled", "silent", "never"].map((each) => Type.Literal(each)),
-    ),
+    state: oneOf(["serving", "updating", "paused", "disabled", "silent", "never"]),
     withheld: Nullable(Type.String()),
     lastFetchAt: Nullable(Time),
     /** Why it was paused, by whoever did. */

@@ -78,8 +78,12 @@ export interface TaskContext<Parameters = Readonly<Record<string, unknown>>> {
   readonly service: ServiceIdentity;
   /** The hub; null in an external worker. */
   readonly hub: StepHub | null;
+  /** What the service gives to every program that a step starts. */
+  readonly environment: Readonly<Record<string, string>>;
   /** Masks these texts from here on as if they were hidden parameters: a password that was read from a file. */
   hide(...values: readonly string[]): void;
+  /** Masks a text that is going to be cut: half a hidden value would not be recognised any more. */
+  mask(text: string): string;
 }
 
 /** The service that runs the step. */
