@@ -3,6 +3,7 @@ import { parentsOf } from "@lockstep/core";
 import type { Disk } from "@lockstep/platform";
 import { isLockstepError, type LockstepError } from "@lockstep/protocol";
 import { Prng, type SimDisk, type SimTree } from "@lockstep/testing";
+import { type ClearedOutcome, drawCleared, tryCleared } from "./apply-cleared.ts";
 import { passOn, watchSyncs } from "./apply-mutants.ts";
 import {
   type Act,
@@ -19,7 +20,7 @@ import { actsOf, countCalls, scenarioOf } from "./apply-sweep.ts";
 /** Lets single calls, or all calls from one on, fail: a named error, an installation that is whole, nothing left over. */
 export const FAILURE_CODES = ["ENOSPC", "EIO", "EACCES", "EROFS", "EMFILE", "EXDEV", "EBUSY"] as const;
 
-export type FailureOutcome = "applied" | "rolled-back" | "refused" | "to be recovered";
+export type FailureOutcome = ClearedOutcome | "to be recovered";
 
 /** The act with its call `call` failing. `lasting`: everything after it fails as well, until the machine was repaired. */
 export async function tryFailure(
@@ -48,7 +49,10 @@ function withoutEmptyDirectories(tree: SimTree): SimTree {
   return new Map([...tree].filter(([path]) => kept.has(path)));
 }
 
-async function runAct(act: Act, disk: SimDisk): Promise<Exclude<FailureOutcome, "to be recovered">> {
+async function runAct(
+  act: Act,
+  disk: SimDisk,
+): Promise<Exclude<FailureOutcome, "to be recovered" | "said to be lost">> {
   try {
     return (await act.run(disk)).kind;
   } catch (error) {
@@ -143,7 +147,10 @@ export interface FailureReport {
 const SPARE_STEP_BYTES = 700;
 const SPARE_BYTES = 24_000;
 
-/** Fails every call of scenario after scenario, once and from there on, and fills the disk to every degree. */
+/**
+ * Fails every call of scenario after scenario, once and from there on, fills the disk to every degree, and clears private
+ * files away before every call.
+ */
 export async function sweepFailures(seed: number, scenarios: number): Promise<FailureReport> {
   const report: FailureReport = { states: 0, outcomes: new Map(), failures: [] };
   const attempt = async (where: string, run: () => Promise<FailureOutcome>) => {
@@ -165,6 +172,12 @@ export async function sweepFailures(seed: number, scenarios: number): Promise<Fa
           const where = `seed ${seed + at}, ${act.name}, call ${call}, ${code}${lasting ? " from there on" : ""}`;
           await attempt(where, () => tryFailure(act, call, code, lasting));
         }
+      for (let call = 1; call <= calls; call++) {
+        const what = drawCleared(prng);
+        await attempt(`seed ${seed + at}, ${act.name}, ${what} cleared before call ${call}`, () =>
+          tryCleared(act, call, what, prng),
+        );
+      }
       for (let spare = 0; spare < SPARE_BYTES; spare += SPARE_STEP_BYTES)
         await attempt(`seed ${seed + at}, ${act.name}, ${spare} bytes free`, () => tryFullDisk(act, spare));
       await attempt(`seed ${seed + at}, ${act.name}, room enough`, () => tryFullDisk(act, 2 ** 21));

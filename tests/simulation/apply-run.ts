@@ -122,7 +122,7 @@ export interface Act {
   /** Throws unless a rollback from the tree after brings back what was before. Null where there is nothing to go back to. */
   readonly undo: ((disk: SimDisk) => Promise<void>) | null;
   /** A further update that must succeed wherever the act ended, and its tree. */
-  goOn(disk: Disk, from: SimTree): Promise<SimTree>;
+  goOn(disk: SimDisk, from: SimTree): Promise<SimTree>;
 }
 
 export interface ActOutcome {

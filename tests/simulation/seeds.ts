@@ -7,7 +7,7 @@ import type { CrashPoint } from "./apply-run.ts";
 export const FOUND_ONCE: readonly { readonly found: string; readonly point: CrashPoint }[] = [
   {
     found: "the record stood under both of its names, and its rename away did nothing, for ever",
-    point: { seed: 2, act: "update", call: 86, draw: 2848639517 },
+    point: { seed: 2, act: "update", call: 89, draw: 2848639517 },
   },
   {
     found: "a recovery dropped the record before previous/ was durable; no rollback was possible any more",
@@ -15,6 +15,6 @@ export const FOUND_ONCE: readonly { readonly found: string; readonly point: Cras
   },
   {
     found: "leftovers were cleared while the record that names them could still come back",
-    point: { seed: 33, act: "update", call: 132, draw: 1763514892 },
+    point: { seed: 33, act: "update", call: 139, draw: 1763514892 },
   },
 ];

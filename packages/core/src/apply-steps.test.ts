@@ -5,6 +5,7 @@ import {
   type ApplyStep,
   backSteps,
   dropSteps,
+  endBackSteps,
   finishSteps,
   prepareSteps,
   revisionFileName,
@@ -41,10 +42,14 @@ const STAGE = ".lockstep/staging/x";
 /** One line a step: the story that a reviewer reads. */
 function tell(step: ApplyStep): string {
   switch (step.do) {
+    case "turn":
+      return `turn ${step.from.replace(STAGE, "$")}`;
+    case "put":
+      return `put ${step.from.replace(STAGE, "$")} to ${step.to}${step.instead === null ? "" : ` instead of ${step.instead}`}${step.former === null ? "" : ` where ${step.former} stood`}${step.mark === null ? "" : ` as ${step.mark}`}`;
     case "move":
-      return `move ${step.from.replace(STAGE, "$")} to ${step.to.replace(STAGE, "$")}${step.instead === null ? "" : ` instead of ${step.instead}`}`;
+      return `move ${step.from.replace(STAGE, "$")} to ${step.to.replace(STAGE, "$")}`;
     case "restore":
-      return `restore ${step.kept.replace(STAGE, "$")} to ${step.to}${step.instead === null ? "" : ` instead of ${step.instead}`} unless it is ${step.mark}`;
+      return `restore ${step.kept.replace(STAGE, "$")} to ${step.to}${step.instead === null ? "" : ` instead of ${step.instead}`} unless it is ${step.mark}${step.copy === null ? "" : ` or ${step.copy}`}`;
     case "sync":
       return `sync ${step.directories.map((each) => (each === "" ? "." : each.replace(STAGE, "$"))).join(" ")}`;
     case "make-directory":
@@ -52,9 +57,9 @@ function tell(step: ApplyStep): string {
     case "remove-directory":
       return `rmdir ${step.path} or ${step.notEmpty}`;
     case "remove-kept":
-      return `remove ${step.path} if it is ${step.copyOf ?? step.kept.replace(STAGE, "$")}`;
+      return `remove ${step.path} if it is ${step.copied ? step.mark : step.kept.replace(STAGE, "$")}`;
     case "take-out":
-      return `take out ${step.path} that was ${step.staged.replace(STAGE, "$")}`;
+      return `take out ${step.path} that was ${step.staged.replace(STAGE, "$")}, ${step.mark}`;
     case "drop-head":
       return `drop the head${step.retired === null ? "" : ` as ${step.retired}`}`;
   }
@@ -68,7 +73,7 @@ test("forward: directories first and durable, removals before what takes their p
     ...settleSteps(BODY),
   ];
   assert.deepEqual(steps.map(tell), [
-    "move $/head.forward.json to .lockstep/commit.json",
+    "turn $/head.forward.json",
     "sync .lockstep $",
     "make new 755",
     "sync .",
@@ -78,29 +83,29 @@ test("forward: directories first and durable, removals before what takes their p
     "rmdir paws or fail",
     "make swap 755",
     "sync .",
-    "move $/new/0 to a",
-    "move $/new/1 to new/b",
-    "move $/new/4 to swap/d",
-    "move $/new/6 to paws",
-    "move $/new/7 to README instead of Readme",
-    "move $/state to InstallState.config",
+    "put $/new/0 to a where 0.1.1 stood",
+    "put $/new/1 to new/b as 1.1.1",
+    "put $/new/4 to swap/d as 4.1.1",
+    "put $/new/6 to paws as 6.1.1",
+    "put $/new/7 to README instead of Readme where 7.1.1 stood",
+    "put $/state to InstallState.config where 9.1.1 stood",
     "sync . $ new old swap paws $/new",
   ]);
 });
 
 test("back: the turn is durable first, what came goes, what was comes back, and the head goes last", () => {
-  assert.deepEqual([...turnSteps("x", "back"), ...backSteps(BODY)].map(tell), [
-    "move $/head.back.json to .lockstep/commit.json",
+  assert.deepEqual([...turnSteps("x", "back"), ...backSteps(BODY), ...endBackSteps()].map(tell), [
+    "turn $/head.back.json",
     "sync .lockstep $",
-    "take out new/b that was $/new/1",
-    "take out swap/d that was $/new/4",
-    "take out paws that was $/new/6",
+    "take out new/b that was $/new/1, 1.1.1",
+    "take out swap/d that was $/new/4, 4.1.1",
+    "take out paws that was $/new/6, 6.1.1",
     "rmdir swap or leave",
     "rmdir new or leave",
     "make paws 700, setting aside",
     "sync .",
     "restore $/old/0 to a unless it is 0.1.1",
-    "restore $/old/2 to old/c unless it is 2.1.1",
+    "restore $/old/2 to old/c unless it is 2.1.1 or 2.2.2",
     "restore $/old/3 to swap unless it is 3.1.1",
     "restore $/old/5 to paws/e unless it is 5.1.1",
     "restore $/old/7 to Readme instead of README unless it is 7.1.1",
@@ -113,9 +118,9 @@ test("back: the turn is durable first, what came goes, what was comes back, and 
 test("finish: the turn is durable first, then the revision file, then what is ours", () => {
   const steps = [...turnSteps("x", "finish"), ...finishSteps(BODY, revisionFileName(false))];
   assert.deepEqual(steps.map(tell), [
-    "move $/head.finish.json to .lockstep/commit.json",
+    "turn $/head.finish.json",
     "sync .lockstep $",
-    "move $/revision to .softwarerevision.viv",
+    "put $/revision to .softwarerevision.viv where 8.1.1 stood",
     "rmdir paws or leave",
     "rmdir old or leave",
     "move $/index to .lockstep/index",
@@ -139,13 +144,13 @@ test("finish of a repair: what a rollback leads back to stays what it was", () =
 
 test("where no state file was, the way back takes the new one out", () => {
   const steps = backSteps({ ...BODY, state: { ...BODY.state, former: "none" } }).map(tell);
-  assert.ok(steps.includes("take out InstallState.config that was $/state"));
+  assert.ok(steps.includes("take out InstallState.config that was $/state, 9.1.1"));
 });
 
 test("an update of no file makes and syncs no directory of the product but its own", () => {
   const empty = { ...BODY, entries: [], make: [], makeLate: [], clear: [] };
   assert.deepEqual(prepareSteps(empty), []);
-  assert.deepEqual(switchSteps(empty).map(tell), ["move $/state to InstallState.config"]);
+  assert.deepEqual(switchSteps(empty).map(tell), ["put $/state to InstallState.config where 9.1.1 stood"]);
   assert.deepEqual(settleSteps(empty).map(tell), ["sync . $ $/new"]);
 });
 

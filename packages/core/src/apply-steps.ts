@@ -19,17 +19,29 @@ export type ApplyStep =
   | { readonly do: "make-directory"; readonly path: string; readonly mode: number; readonly aside: boolean }
   /** Removes it if it stands there. `not-empty` says what happens then: an error, or it stays. */
   | { readonly do: "remove-directory"; readonly path: string; readonly notEmpty: "fail" | "leave" }
-  /** Moves a file of ours into its place, replacing what is there. Nothing when `from` is gone: it was done. */
+  /** Puts a head in force. Nothing when `from` is gone and the head in force is that of this update and direction. */
+  | { readonly do: "turn"; readonly from: string; readonly id: string; readonly direction: CommitDirection }
+  /**
+   * Moves a new file into its place, replacing what is there. Nothing when `from` is gone and the place shows that it
+   * was done; gone without that, it is lost.
+   */
   | {
-      readonly do: "move";
+      readonly do: "put";
       readonly from: string;
       readonly to: string;
       /** Another spelling of `to` that is removed first: on a disk that ignores case, the same file. */
       readonly instead: string | null;
+      /** Of what stood there before, so that this is what must not stand there; null where nothing did. */
+      readonly former: FileMark | null;
+      /** Of the file itself; null where `former` has to tell. */
+      readonly mark: FileMark | null;
     }
+  /** Moves something that only saves time, or only helps later. Nothing when `from` is gone. */
+  | { readonly do: "move"; readonly from: string; readonly to: string }
   /**
    * Moves what was kept back to where it stood, making parents that are missing and setting aside what cannot be
-   * replaced. Nothing where it stands there: it never left, or has come back already.
+   * replaced. Nothing where it stands there: it never left, or has come back already. Where neither is so and `kept` is
+   * gone, it is lost.
    */
   | {
       readonly do: "restore";
@@ -38,16 +50,19 @@ export type ApplyStep =
       readonly instead: string | null;
       /** Of the file that stood there. */
       readonly mark: FileMark;
+      /** Of `kept`, where that is a copy. */
+      readonly copy: FileMark | null;
     }
   /** Removes the file at `path` if it is the one that was kept: by its second name, or by its mark if that is a copy. */
   | {
       readonly do: "remove-kept";
       readonly path: string;
       readonly kept: string;
-      readonly copyOf: FileMark | null;
+      readonly copied: boolean;
+      readonly mark: FileMark;
     }
-  /** Removes the file at `path` if it is the one that came from `staged`, because that is gone or the same file. */
-  | { readonly do: "take-out"; readonly path: string; readonly staged: string }
+  /** Removes the file at `path` if it came from `staged`: that is the same file, or is gone and left its mark there. */
+  | { readonly do: "take-out"; readonly path: string; readonly staged: string; readonly mark: FileMark }
   /** Makes the entries of these directories durable, those that exist. */
   | { readonly do: "sync"; readonly directories: readonly string[] }
   /** Takes the head out of force: keeps it as `retired`, or removes it. Nothing when it is gone. */
@@ -101,7 +116,7 @@ export function revisionFileName(windows: boolean): string {
 /** Puts a head in force: the one rename that decides, and what makes it last. */
 export function turnSteps(id: string, direction: CommitDirection): ApplyStep[] {
   return [
-    move(stagedHead(id, direction), APPLY_LAYOUT.head),
+    { do: "turn", from: stagedHead(id, direction), id, direction },
     sync([APPLY_LAYOUT.private, stagingDirectory(id)]),
   ];
 }
@@ -125,13 +140,16 @@ export function switchSteps(body: CommitBody): ApplyStep[] {
         do: "remove-kept",
         path,
         kept: `${stage}/${STAGING_NAMES.old}/${n}`,
-        copyOf: former === "copied" ? mark : null,
+        copied: former === "copied",
+        mark,
       }),
     ),
     ...body.clear.map(({ path }): ApplyStep => ({ do: "remove-directory", path, notEmpty: "fail" })),
     ...makeAndSync(body.makeLate, false),
-    ...puts.map(({ n, path, formerPath }) => move(`${stage}/${STAGING_NAMES.new}/${n}`, path, formerPath)),
-    move(`${stage}/${STAGING_NAMES.state}`, APPLY_LAYOUT.state),
+    ...puts.map((entry) =>
+      put(`${stage}/${STAGING_NAMES.new}/${entry.n}`, entry.path, entry, entry.formerPath),
+    ),
+    put(`${stage}/${STAGING_NAMES.state}`, APPLY_LAYOUT.state, body.state),
   ];
 }
 
@@ -152,31 +170,47 @@ export function backSteps(body: CommitBody): ApplyStep[] {
   const made = [...body.make, ...body.makeLate].sort(innerFirst);
   return [
     ...takeOut.map(
-      ({ n, path }): ApplyStep => ({ do: "take-out", path, staged: `${stage}/${STAGING_NAMES.new}/${n}` }),
+      ({ n, path, mark }): ApplyStep => ({
+        do: "take-out",
+        path,
+        staged: `${stage}/${STAGING_NAMES.new}/${n}`,
+        mark,
+      }),
     ),
     ...made.map(({ path }): ApplyStep => ({ do: "remove-directory", path, notEmpty: "leave" })),
     ...makeAndSync([...body.clear].reverse(), true),
     ...kept.map(
-      ({ n, path, formerPath, mark }): ApplyStep => ({
+      ({ n, path, formerPath, mark, copy }): ApplyStep => ({
         do: "restore",
         kept: `${stage}/${STAGING_NAMES.old}/${n}`,
         to: formerPath ?? path,
         instead: formerPath === null ? null : path,
         mark,
+        copy,
       }),
     ),
     body.state.former === "none"
-      ? { do: "take-out", path: APPLY_LAYOUT.state, staged: `${stage}/${STAGING_NAMES.state}` }
+      ? {
+          do: "take-out",
+          path: APPLY_LAYOUT.state,
+          staged: `${stage}/${STAGING_NAMES.state}`,
+          mark: body.state.mark,
+        }
       : {
           do: "restore",
           kept: `${stage}/${STAGING_NAMES.formerState}`,
           to: APPLY_LAYOUT.state,
           instead: null,
           mark: body.state.mark,
+          copy: body.state.copy,
         },
     sync([...touchedDirectories(body), `${stage}/${STAGING_NAMES.old}`]),
-    DROP_HEAD,
   ];
+}
+
+/** The end of the way back, when nothing was found to be lost. */
+export function endBackSteps(): ApplyStep[] {
+  return [DROP_HEAD];
 }
 
 /** The end, once the head says that the update holds: revision file last of what others read (S26), then our own. */
@@ -184,7 +218,14 @@ export function finishSteps(body: CommitBody, revisionFile: string): ApplyStep[]
   const stage = stagingDirectory(body.id);
   const left = leftDirectories(body);
   return [
-    move(`${stage}/${STAGING_NAMES.revision}`, revisionFile),
+    {
+      do: "put",
+      from: `${stage}/${STAGING_NAMES.revision}`,
+      to: revisionFile,
+      instead: null,
+      former: body.formerRevision,
+      mark: null,
+    },
     ...left.map((path): ApplyStep => ({ do: "remove-directory", path, notEmpty: "leave" })),
     move(`${stage}/${STAGING_NAMES.index}`, APPLY_LAYOUT.index),
     // The stat cache's place is not among them: a former one that comes back does not fit the new files and is seen not to.
@@ -252,8 +293,19 @@ function innerFirst(a: CommitDirectory, b: CommitDirectory): number {
   return a.path < b.path ? 1 : a.path > b.path ? -1 : 0;
 }
 
-function move(from: string, to: string, instead: string | null = null): ApplyStep {
-  return { do: "move", from, to, instead };
+function move(from: string, to: string): ApplyStep {
+  return { do: "move", from, to };
+}
+
+function put(
+  from: string,
+  to: string,
+  { former, mark }: CommitBody["state"],
+  instead: string | null = null,
+): ApplyStep {
+  return former === "none"
+    ? { do: "put", from, to, instead, former: null, mark }
+    : { do: "put", from, to, instead, former: mark, mark: null };
 }
 
 function sync(directories: readonly string[]): ApplyStep {

@@ -1,7 +1,16 @@
-import { APPLY_LAYOUT, type ApplyStep, type FileMark, markOf, mayBeSame, parentsOf } from "@lockstep/core";
+import {
+  APPLY_LAYOUT,
+  type ApplyStep,
+  type FileMark,
+  markOf,
+  mayBeSame,
+  parentOf,
+  parentsOf,
+  parseCommitHead,
+} from "@lockstep/core";
 import { type FileStat, isSameFile, systemErrorCode } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
-import { installationError } from "./failure.ts";
+import { installationError, lostError } from "./failure.ts";
 import { Places } from "./places.ts";
 import type { ApplyContext } from "./types.ts";
 
@@ -21,6 +30,9 @@ export class Carrier {
   get places(): Places {
     return this.#places;
   }
+
+  /** What could not be restored because it is gone from where it was kept. */
+  readonly lost: { readonly path: string; readonly from: string }[] = [];
 
   /** Carries all steps out in their order. Throws INSTALLATION_* at the first that fails; the rest is not begun. */
   async carryOut(steps: readonly ApplyStep[]): Promise<void> {
@@ -43,8 +55,14 @@ export class Carrier {
       case "remove-directory":
         this.#removeDirectory(step);
         break;
+      case "turn":
+        this.#turn(step);
+        break;
+      case "put":
+        this.#put(step);
+        break;
       case "move":
-        this.#move(step);
+        this.#rename(step.from, step.to);
         break;
       case "restore":
         this.#restore(step);
@@ -69,11 +87,11 @@ export class Carrier {
     const standing = disk.lstat(path);
     // A directory is the next version's, or somebody's.
     if (standing === null || standing.kind === "directory") return;
-    const kept = disk.lstat(this.#places.at(step.kept));
-    const isKept =
-      step.copyOf === null
-        ? kept !== null && isSameFile(kept, standing)
-        : mayBeSame(markOf(standing), step.copyOf);
+    const from = this.#places.at(step.kept);
+    const kept = disk.lstat(from);
+    const mayBe = mayBeSame(markOf(standing), step.mark);
+    if (kept === null && mayBe) throw lostError(this.#ctx.root, [{ path: step.path, from }]);
+    const isKept = kept !== null && (step.copied ? mayBe : isSameFile(kept, standing));
     if (isKept) disk.unlink(path);
     else log.warn("a file appeared where one was to be removed; it stays", { path });
   }
@@ -86,14 +104,17 @@ export class Carrier {
     if (path === null || standing === null || standing.kind === "directory") return;
     const staged = disk.lstat(this.#places.at(step.staged));
     // Still staged: what stands there did not come from us, unless it is the same file under both names.
-    if (staged === null || isSameFile(staged, standing)) disk.unlink(path);
+    const isOurs = staged === null ? mayBeSame(markOf(standing), step.mark) : isSameFile(staged, standing);
+    if (isOurs) disk.unlink(path);
   }
 
   #dropHead(step: Extract<ApplyStep, { do: "drop-head" }>): void {
     const { disk, log } = this.#ctx;
     const head = this.#places.at(APPLY_LAYOUT.head);
     if (disk.lstat(head) === null) return;
-    if (step.retired === null) {
+    const keeper = step.retired === null ? null : disk.lstat(this.#places.at(parentOf(step.retired)));
+    // Where previous/ was cleared away meanwhile there is nothing to go back to, and nothing that a record would tell.
+    if (step.retired === null || keeper?.kind !== "directory") {
       disk.unlink(head);
       return;
     }
@@ -137,19 +158,39 @@ export class Carrier {
     }
   }
 
-  #move(step: Extract<ApplyStep, { do: "move" }>): void {
-    const { disk } = this.#ctx;
+  #turn(step: Extract<ApplyStep, { do: "turn" }>): void {
+    if (this.#rename(step.from, APPLY_LAYOUT.head)) return;
+    const { disk, root } = this.#ctx;
+    const inForce = this.#places.at(APPLY_LAYOUT.head);
+    const head =
+      disk.lstat(inForce)?.kind === "file" ? parseCommitHead(utf8.decode(disk.readFile(inForce))) : null;
+    if (head?.id === step.id && head.direction === step.direction) return;
+    throw lostError(root, [{ path: APPLY_LAYOUT.head, from: this.#places.at(step.from) }]);
+  }
+
+  #put(step: Extract<ApplyStep, { do: "put" }>): void {
+    const { disk, root } = this.#ctx;
     const from = this.#places.at(step.from);
-    const to = this.#places.at(step.to);
-    if (step.instead !== null) {
-      if (disk.lstat(from) === null) return;
-      this.#unlinkIfThere(step.instead);
-    }
+    if (step.instead !== null && disk.lstat(from) !== null) this.#unlinkIfThere(step.instead);
+    if (this.#rename(step.from, step.to)) return;
+    const standing = disk.lstat(this.#places.at(step.to));
+    const done =
+      standing !== null &&
+      standing.kind !== "directory" &&
+      (step.mark === null ? markOf(standing) !== step.former : mayBeSame(markOf(standing), step.mark));
+    if (!done) throw lostError(root, [{ path: step.to, from }]);
+  }
+
+  /** False when `from` is gone. Anything else, a missing directory above `to` included, is a failure. */
+  #rename(from: string, to: string): boolean {
+    const { disk } = this.#ctx;
+    const source = this.#places.at(from);
     try {
-      disk.rename(from, to);
+      disk.rename(source, this.#places.at(to));
+      return true;
     } catch (error) {
-      // Gone: this move was done before. Anything else, a missing directory above `to` included, is a failure.
-      if (systemErrorCode(error) !== "ENOENT" || disk.lstat(from) !== null) throw error;
+      if (systemErrorCode(error) !== "ENOENT" || disk.lstat(source) !== null) throw error;
+      return false;
     }
   }
 
@@ -158,8 +199,11 @@ export class Carrier {
     const from = this.#places.at(step.kept);
     const to = this.#places.at(step.to);
     const kept = disk.lstat(from);
-    if (kept === null) return;
     const standing = disk.lstat(to);
+    if (kept === null) {
+      if (standing === null || !isBack(standing, step)) this.lost.push({ path: step.to, from });
+      return;
+    }
     if (standing !== null && neverLeft(standing, kept, step.mark)) return;
     this.#clearPlace(step.to, to);
     if (step.instead !== null) this.#unlinkIfThere(step.instead);
@@ -212,9 +256,19 @@ function neverLeft(standing: FileStat, kept: FileStat, mark: FileMark): boolean 
   return isSameFile(standing, kept) || markOf(standing) === mark;
 }
 
+/** Whether what stands somewhere is what was kept of it, moved back in an earlier pass, or never moved at all. */
+function isBack(standing: FileStat, { mark, copy }: { mark: FileMark; copy: FileMark | null }): boolean {
+  const found = markOf(standing);
+  return mayBeSame(found, mark) || (copy !== null && mayBeSame(found, copy));
+}
+
+const utf8 = new TextDecoder();
+
 const DOING: Record<ApplyStep["do"], string> = {
   "make-directory": "make",
   "remove-directory": "remove",
+  turn: "put a record in force at",
+  put: "put a file in place at",
   move: "put a file in place at",
   restore: "restore",
   "remove-kept": "remove",
@@ -226,10 +280,12 @@ const DOING: Record<ApplyStep["do"], string> = {
 function describe(step: ApplyStep, root: string): string {
   switch (step.do) {
     case "move":
+    case "put":
     case "restore":
       return `${root}/${step.to}`;
     case "sync":
       return root;
+    case "turn":
     case "drop-head":
       return `${root}/${APPLY_LAYOUT.head}`;
     default:

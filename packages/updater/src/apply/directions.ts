@@ -2,6 +2,7 @@ import {
   APPLY_LAYOUT,
   backSteps,
   type CommitBody,
+  endBackSteps,
   finishSteps,
   keepsPrevious,
   parentOf,
@@ -16,7 +17,7 @@ import {
 import type { FileStat } from "@lockstep/platform";
 import { isLockstepError, LockstepError } from "@lockstep/protocol/wire";
 import type { Carrier } from "./carry-out.ts";
-import { installationError, withOutcome } from "./failure.ts";
+import { installationError, lostError, withOutcome } from "./failure.ts";
 import { clearAway, discardStaging } from "./staging.ts";
 import type { ApplyContext, ApplyHooks, IndexBuilder, RolledBack } from "./types.ts";
 
@@ -75,6 +76,9 @@ export async function goBack(
   try {
     await carrier.carryOut(turnSteps(body.id, "back"));
     await carrier.carryOut(backSteps(body));
+    // All the rest is restored first; the record stays, so that nothing is started from a mix.
+    if (carrier.lost.length > 0) throw lostError(ctx.root, carrier.lost);
+    await carrier.carryOut(endBackSteps());
   } catch (error) {
     throw withOutcome(
       error,

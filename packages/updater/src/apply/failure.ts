@@ -1,3 +1,4 @@
+import { APPLY_LAYOUT } from "@lockstep/core";
 import { systemErrorCode } from "@lockstep/platform";
 import { type ErrorCode, isLockstepError, LockstepError } from "@lockstep/protocol/wire";
 
@@ -63,9 +64,37 @@ export async function attemptLong<T>(doing: string, path: string, act: () => Pro
   }
 }
 
-/** An error whose message goes on with what became of the installation. */
-export function withOutcome(error: unknown, outcome: string, hint: string): LockstepError {
+/**
+ * The error for files of an update under way that are neither where they were kept nor where they belong: somebody
+ * cleared the private directory. Nothing that is on the disk can bring them back.
+ */
+export function lostError(
+  root: string,
+  lost: readonly { readonly path: string; readonly from: string }[],
+): LockstepError {
+  const [first] = lost;
+  const many = lost.length === 1 ? "a file" : `${lost.length} files`;
+  return new LockstepError(
+    "INSTALLATION_DAMAGED",
+    `${many} of the update under way in ${root} cannot be found any more`,
+    {
+      ...(first === undefined ? {} : { expected: first.from }),
+      found: "nothing there, and something else in its place",
+      faults: lost.map(({ path, from }) => ({ where: path, problem: `${from} is gone` })),
+      hint: wayOut(root),
+    },
+  );
+}
+
+/** What to do when a record can be neither carried out nor taken back. */
+export function wayOut(root: string): string {
+  return `Move ${root}/${APPLY_LAYOUT.head} elsewhere, then run "lockstep repair" and "lockstep update": they read every file and fetch what differs. Start no program from there until then.`;
+}
+
+/** An error whose message goes on with what became of the installation. What is lost has its own way out. */
+export function withOutcome(error: unknown, outcome: string, next: string): LockstepError {
   const inner = installationError(error, "use", "the installation directory");
+  const hint = inner.code === "INSTALLATION_DAMAGED" ? (inner.hint ?? next) : next;
   return new LockstepError(inner.code, `${inner.message}; ${outcome}`, {
     ...(inner.expected === undefined ? {} : { expected: inner.expected }),
     ...(inner.found === undefined ? {} : { found: inner.found }),

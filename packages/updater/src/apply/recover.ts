@@ -13,7 +13,7 @@ import {
 import { LockstepError } from "@lockstep/protocol/wire";
 import { Carrier } from "./carry-out.ts";
 import { goBack, goFinish, goForward, stageIndex } from "./directions.ts";
-import { attemptLong } from "./failure.ts";
+import { attemptLong, wayOut } from "./failure.ts";
 import { clearAway } from "./staging.ts";
 import type { ApplyContext, Interrupted, RecoverHooks, RecoverResult } from "./types.ts";
 
@@ -92,7 +92,7 @@ function damaged(ctx: ApplyContext, problem: string): LockstepError {
     "INSTALLATION_DAMAGED",
     `the installation ${ctx.root} cannot be recovered: ${problem}`,
     {
-      hint: `Nothing was touched. Move ${ctx.root}/${APPLY_LAYOUT.head} elsewhere, then run "lockstep repair".`,
+      hint: `Nothing was touched. ${wayOut(ctx.root)}`,
     },
   );
 }
