@@ -1,3 +1,5 @@
+import type { TextMask } from "./types.ts";
+
 /**
  * Keeps hidden values out of everything that is shown: log lines, messages, errors, results.
  *
@@ -14,7 +16,7 @@ const ENCODED_LENGTH_MAX = 16_384;
 /** So many characters around a cut must be kept until they are masked, or half a value would show. */
 export const MASK_MARGIN = 8_192;
 
-export class Mask {
+export class Mask implements TextMask {
   readonly #forms = new Set<string>();
   readonly #words = new Set<string>();
   #pattern: RegExp | null = null;
@@ -30,6 +32,26 @@ export class Mask {
     if (this.#forms.size === 0 && this.#words.size === 0) return text;
     this.#pattern ??= this.#compile();
     return text.replaceAll(this.#pattern, HIDDEN);
+  }
+
+  start(text: string, characters: number): string {
+    return this.text(text.slice(0, this.#outside(text, characters)));
+  }
+
+  end(text: string, characters: number): string {
+    return this.text(text.slice(this.#outside(text, Math.max(0, text.length - characters))));
+  }
+
+  /** This place, or the end of the hidden value that it lies in. */
+  #outside(text: string, at: number): number {
+    if (this.#forms.size === 0 && this.#words.size === 0) return at;
+    this.#pattern ??= this.#compile();
+    for (const match of text.matchAll(this.#pattern)) {
+      const end = match.index + match[0].length;
+      if (match.index >= at) return at;
+      if (end > at) return end;
+    }
+    return at;
   }
 
   /** A JSON value with all its texts and names masked. */

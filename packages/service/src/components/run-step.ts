@@ -121,7 +121,7 @@ async function runTask(
         mask.hide(...values);
         for (const value of values) options.onHide?.(value);
       },
-      mask: (text) => mask.text(text),
+      mask,
     });
     const result = await Promise.race([
       running,

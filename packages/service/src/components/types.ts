@@ -82,8 +82,17 @@ export interface TaskContext<Parameters = Readonly<Record<string, unknown>>> {
   readonly environment: Readonly<Record<string, string>>;
   /** Masks these texts from here on as if they were hidden parameters: a password that was read from a file. */
   hide(...values: readonly string[]): void;
-  /** Masks a text that is going to be cut: half a hidden value would not be recognised any more. */
-  mask(text: string): string;
+  /** For texts that are cut: half a hidden value would not be recognised any more. */
+  readonly mask: TextMask;
+}
+
+export interface TextMask {
+  /** The text with every hidden value replaced. */
+  text(text: string): string;
+  /** Its first characters, about so many, replaced and then cut. */
+  start(text: string, characters: number): string;
+  /** Its last characters, about so many. */
+  end(text: string, characters: number): string;
 }
 
 /** The service that runs the step. */
