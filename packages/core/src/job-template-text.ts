@@ -22,7 +22,8 @@ export type Parameters = Readonly<Record<string, unknown>>;
 /** JSON deeper than this is refused where it comes in, so that whatever walks it may recur. */
 export const PARAMETER_DEPTH_MAX = 32;
 
-const IDENTIFIER = /^[A-Za-z_][A-Za-z0-9_]{0,99}$/;
+/** The form of the names of parameters and outputs. */
+export const PARAMETER_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,99}$/;
 const DOLLARS = /\$+\{/g;
 
 /** Takes a text apart. Adjacent literal parts are one. */
@@ -56,11 +57,11 @@ export function parseText(text: string): TextPart[] {
 }
 
 function parseReference(inner: string): TextPart {
-  if (IDENTIFIER.test(inner)) return { kind: "parameter", name: inner };
+  if (PARAMETER_NAME.test(inner)) return { kind: "parameter", name: inner };
   const dot = inner.lastIndexOf(".");
   const step = inner.slice(0, dot);
   const output = inner.slice(dot + 1);
-  if (dot > 0 && IDENTIFIER.test(output)) return { kind: "output", step, output };
+  if (dot > 0 && PARAMETER_NAME.test(output)) return { kind: "output", step, output };
   const problem = `\${${inner}} is no reference; write \${parameter}, \${step.output}, or $\${ for the characters`;
   return { kind: "fault", problem };
 }

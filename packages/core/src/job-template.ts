@@ -1,4 +1,10 @@
-import { forEachText, isTooDeep, PARAMETER_DEPTH_MAX, parseText } from "./job-template-text.ts";
+import {
+  forEachText,
+  isTooDeep,
+  PARAMETER_DEPTH_MAX,
+  PARAMETER_NAME,
+  parseText,
+} from "./job-template-text.ts";
 import type { KeyPath } from "./module.ts";
 
 /**
@@ -63,6 +69,8 @@ export function checkTemplate(template: TemplateDefinition): TemplateFault[] {
   const parameters = template.parameters ?? {};
   for (const [name, parameter] of Object.entries(parameters)) {
     const at = ["parameters", name];
+    if (!PARAMETER_NAME.test(name))
+      faults.push({ at, problem: `${quote(name)} is no name: letters, digits and _, no digit first` });
     if (parameter.required === true && parameter.default !== undefined)
       faults.push({ at: [...at, "required"], problem: "a parameter with a default is never missing" });
     if (isTooDeep(parameter.default)) faults.push({ at: [...at, "default"], problem: TOO_DEEP });
@@ -298,7 +306,7 @@ function summarize(names: readonly string[], separator: string): string {
 /** `; did you mean "X"?` where a known name is the same but for case, or begins alike. */
 function near(name: string, known: Iterable<string>): string {
   const wanted = name.toLowerCase();
-  const start = wanted.slice(0, 4);
+  const start = wanted.slice(0, 3);
   let second: string | null = null;
   for (const each of known) {
     const lower = each.toLowerCase();

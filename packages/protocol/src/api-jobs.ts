@@ -248,6 +248,8 @@ export const StartProcessSchema = Type.Object(
     startAt: Type.Optional(Time),
     /** The same key twice starts one process; the second answer is the first's. */
     idempotencyKey: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
+    /** Who starts it, in words; shown to whoever looks at the process. Else the address that asked. */
+    startedBy: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
   },
   closed,
 );
@@ -257,6 +259,8 @@ export const ProcessSummarySchema = Type.Object(
   {
     id: ProcessId,
     name: Name,
+    /** Null: it was started from a template that is not stored. */
+    template: Nullable(Type.String()),
     state: ProcessStateSchema,
     priority: Priority,
     createdAt: Time,

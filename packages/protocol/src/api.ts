@@ -11,6 +11,7 @@ import {
 } from "./api-values.ts";
 
 export * from "./api-jobs.ts";
+export * from "./api-jobs-admin.ts";
 export * from "./api-load.ts";
 export { Sha256Schema } from "./api-values.ts";
 
