@@ -277,3 +277,30 @@ $$;
 create trigger job_server_moved after update of revision on job_server
   for each row when (old.revision is distinct from new.revision)
   execute function job_server_on_revision();
+
+-- What people keep: templates of processes, and when processes start by themselves.
+create table job_template (
+  name       text collate "C" primary key,
+  definition jsonb not null,
+  changed_at timestamptz not null default now(),
+  changed_by text not null default ''
+);
+
+create table job_schedule (
+  name               text collate "C" primary key,
+  template           text collate "C" not null references job_template,
+  parameters         jsonb not null default '{}',
+  cron               text not null,
+  time_zone          text not null default 'UTC',
+  enabled            boolean not null default true,
+  catch_up           boolean not null default false,
+  skip_while_running boolean not null default false,
+  -- Null while it is switched off.
+  next_at            timestamptz,
+  -- The due time that was dealt with last, what it started, and why it started nothing.
+  last_at            timestamptz,
+  last_process       bigint,
+  last_problem       text
+);
+create index job_schedule_due on job_schedule (next_at) where next_at is not null;
+create index job_schedule_template on job_schedule (template);
