@@ -1,11 +1,10 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { once } from "node:events";
 import { readFile, stat, writeFile } from "node:fs/promises";
 import { request as httpsRequest } from "node:https";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
-import { describe, type TestContext, test } from "node:test";
+import { describe, test } from "node:test";
 import { promisify } from "node:util";
 import { silentLogger } from "@lockstep/platform";
 import { isLockstepError, type Setup } from "@lockstep/protocol";
@@ -14,6 +13,7 @@ import { type HubOptions, startHub } from "../../packages/hub/src/hub.ts";
 import { usePostgres } from "../support/postgres.ts";
 import { load, loadAndSettle, loadStream, release, sendLoad } from "./support/release.ts";
 import { ask, askJson, codeOf } from "./support/requests.ts";
+import { startProcess } from "./support/start-process.ts";
 import {
   connectionString,
   countRows,
@@ -336,26 +336,6 @@ describe("the life of a hub", () => {
     assert.equal(status, 0);
   });
 });
-
-async function startProcess(
-  t: TestContext,
-  options: object,
-): Promise<{ url: string; process: ChildProcess }> {
-  const program = join(import.meta.dirname, "support/hub-process.ts");
-  const child = spawn(process.execPath, [program, JSON.stringify(options)], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  t.after(async () => {
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    child.kill("SIGTERM");
-    await once(child, "exit");
-  });
-  for await (const line of createInterface({ input: child.stdout })) {
-    if (line.startsWith("ready ")) return { url: line.slice(6), process: child };
-    throw new Error(line);
-  }
-  throw new Error("the hub ended without a word");
-}
 
 /** Waits until some transaction holds the repository's lock. */
 async function untilLocked(pool: { query(text: string): Promise<{ rows: unknown[] }> }): Promise<void> {

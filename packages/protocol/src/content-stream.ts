@@ -1,5 +1,7 @@
 import type { Sha256 } from "@lockstep/core";
 import { LockstepError } from "./errors.ts";
+import { GrowingBytes } from "./growing-bytes.ts";
+import { parseBoundedJson } from "./json-shape.ts";
 
 /**
  * Many file contents in one body: what `POST /v1/bundle` answers and what `POST /v1/loads` takes.
@@ -94,9 +96,8 @@ const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(
  */
 export class ContentStreamReader {
   readonly #limits: ContentStreamLimits;
-  /** Pieces of what is awaited; joined once when it is whole, or a long document would be copied for each chunk. */
-  #pending: Uint8Array[] = [];
-  #pendingBytes = 0;
+  /** What is there of the header or document that is awaited. */
+  readonly #pending = new GrowingBytes();
   #need = MAGIC.length;
   #expecting:
     | "magic"
@@ -143,18 +144,18 @@ export class ContentStreamReader {
         if (rest.length > 0) throw malformed("bytes after its end");
         return;
       }
-      const missing = this.#need - this.#pendingBytes;
+      const missing = this.#need - this.#pending.length;
       if (rest.length < missing) {
         // A copy: the chunk may be used again for other bytes once push has returned.
-        if (rest.length > 0) this.#pending.push(new Uint8Array(rest));
-        this.#pendingBytes += rest.length;
+        if (rest.length > 0) this.#pending.add(rest);
         return;
       }
-      const last = rest.subarray(0, missing);
-      const piece = this.#pendingBytes === 0 ? last : concat([...this.#pending, last], this.#need);
+      let piece = rest.subarray(0, missing);
+      if (this.#pending.length > 0) {
+        this.#pending.add(piece);
+        piece = this.#pending.take();
+      }
       rest = rest.subarray(missing);
-      this.#pending = [];
-      this.#pendingBytes = 0;
       const event = this.#take(piece);
       if (event !== null) yield event;
     }
@@ -188,14 +189,7 @@ export class ContentStreamReader {
       }
       case "document":
         this.#expect("frame", 1);
-        try {
-          return {
-            kind: "document",
-            value: JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(piece)),
-          };
-        } catch {
-          throw malformed("a document is not JSON in UTF-8");
-        }
+        return { kind: "document", value: parseBoundedJson(piece, "a document of the content stream") };
       case "end":
         if (view.getUint32(0) !== this.#contents) throw malformed("the count of contents at its end");
         this.#expecting = "nothing";
@@ -221,16 +215,6 @@ export class ContentStreamReader {
     this.#expecting = "bytes";
     return { kind: "content", header: this.#header };
   }
-}
-
-function concat(pieces: readonly Uint8Array[], length: number): Uint8Array {
-  const all = new Uint8Array(length);
-  let at = 0;
-  for (const piece of pieces) {
-    all.set(piece, at);
-    at += piece.length;
-  }
-  return all;
 }
 
 function malformed(problem: string): LockstepError {

@@ -73,8 +73,11 @@ async function sendAll(
     if (request.destroyed) return;
     if (!request.write(piece))
       await new Promise<void>((resolve) => {
-        request.once("drain", resolve);
-        request.once("close", resolve);
+        const go = () => {
+          request.off("drain", go).off("close", go);
+          resolve();
+        };
+        request.on("drain", go).on("close", go);
       });
   }
   if (!open) request.end();

@@ -1,6 +1,8 @@
+import type { Clock } from "@lockstep/platform";
 import { ERRORS, isLockstepError, LockstepError, toErrorBody } from "@lockstep/protocol";
 import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
 import { toDatabaseError } from "../db/connect.ts";
+import { lingerAfter } from "./linger.ts";
 
 /** Seconds that a client should wait where nobody knows better. */
 const RETRY_AFTER_SECONDS = 5;
@@ -10,10 +12,6 @@ export function toHubError(error: unknown): LockstepError {
   const known = toDatabaseError(error);
   if (known instanceof LockstepError) return known;
   const code = (known as Partial<FastifyError> | null)?.code;
-  if (code === "FST_ERR_CTP_BODY_TOO_LARGE")
-    return new LockstepError("CONTENT_TOO_LARGE", "the request is larger than the hub takes", {
-      cause: error,
-    });
   if (typeof code === "string" && code.startsWith("FST_ERR_CTP"))
     return new LockstepError("REQUEST_INVALID", "the body of the request cannot be read", {
       found: (known as Error).message,
@@ -32,13 +30,17 @@ export function toHubError(error: unknown): LockstepError {
 }
 
 /** Answers an error: its status, its code in the body, and when to come back. */
-export function sendError(error: LockstepError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+export function sendError(
+  error: LockstepError,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  clock: Clock,
+): FastifyReply {
   const { http, retry } = ERRORS[error.code];
   const seconds = error.retryAfterSeconds ?? (retry === "later" && http === 503 ? RETRY_AFTER_SECONDS : null);
   if (seconds !== null) void reply.header("retry-after", seconds);
   if (error.code === "AUTHENTICATION_REQUIRED") void reply.header("www-authenticate", "Bearer");
-  // What is left of the body is not wanted; the connection cannot be used for anything else.
-  if (!request.raw.complete) void reply.header("connection", "close");
+  if (!request.raw.complete) lingerAfter(request, reply, clock);
   return reply
     .code(http)
     .header("content-type", "application/json; charset=utf-8")

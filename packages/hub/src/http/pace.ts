@@ -47,7 +47,9 @@ export function keepPace(
   reply: FastifyReply,
   { pace, clock, log }: { readonly pace: Pace; readonly clock: Clock; readonly log: Logger },
 ): void {
-  const { socket } = request.raw;
+  // Not the request's: that one lets go of its socket as soon as its body has been read.
+  const { socket } = reply.raw;
+  if (socket === null) return;
   const ended = new AbortController();
   const end = () => ended.abort();
   reply.raw.once("close", end);
@@ -58,7 +60,7 @@ export function keepPace(
       if (ended.signal.aborted || !isTooSlow(before, socket, pace)) continue;
       log.warn("cut an answer whose reader was too slow", {
         path: request.url.split("?", 1)[0] ?? "",
-        from: request.ip,
+        from: request.from,
         bytes: socket.bytesWritten - socket.writableLength - before,
         bytesMin: pace.bytesMin,
         windowMs: pace.windowMs,

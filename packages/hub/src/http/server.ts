@@ -5,6 +5,7 @@ import { CONTENT_STREAM_TYPE, LockstepError } from "@lockstep/protocol";
 import fastify, { type FastifyBaseLogger, type FastifyInstance, type RawServerDefault } from "fastify";
 import { createGuard } from "./auth.ts";
 import { isOwnFault, sendError, toHubError } from "./errors.ts";
+import { readJsonBody } from "./json-body.ts";
 import { registerOpenApi } from "./openapi.ts";
 import { keepPace, needsPace } from "./pace.ts";
 import { registerAdministration } from "./routes/administration.ts";
@@ -49,7 +50,8 @@ export interface ServerOptions {
   readonly tls: { readonly cert: string | Buffer; readonly key: string | Buffer } | null;
 }
 
-const JSON_BYTES_MAX = 16 * 2 ** 20;
+/** Enough for every request but those that say so themselves. */
+const JSON_BYTES_MAX = 2 ** 20;
 /** A request's head must be there within this time. */
 const HEADERS_MS = 15_000;
 /** A connection on which nothing moves in either direction ends. Longer than any long poll. */
@@ -75,6 +77,8 @@ export async function createServer({ services, token, tls }: ServerOptions): Pro
   app.setValidatorCompiler(validatorCompiler);
   // The types hold answers to their schemas; checking again while writing would cost more than writing.
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("application/json", readJsonBody);
   app.addContentTypeParser(CONTENT_STREAM_TYPE, (_request, payload: Readable, done) => done(null, payload));
   installHooks(app, services, token);
   await registerOpenApi(app as unknown as FastifyInstance, services.identity.version);
@@ -104,7 +108,7 @@ function installHooks(app: HubServer, services: HubServices, token: string | nul
     const known = toHubError(error);
     if (isOwnFault(known))
       services.log.error("a request failed", { method: request.method, route: route(request), error: known });
-    return sendError(known, request, reply);
+    return sendError(known, request, reply, services.clock);
   });
   app.setNotFoundHandler((request, reply) =>
     sendError(
@@ -114,6 +118,7 @@ function installHooks(app: HubServer, services: HubServices, token: string | nul
       }),
       request,
       reply,
+      services.clock,
     ),
   );
   app.addHook("onSend", (request, reply, payload, done) => {

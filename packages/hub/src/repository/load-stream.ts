@@ -6,6 +6,7 @@ import {
   LockstepError,
 } from "@lockstep/protocol";
 import type pg from "pg";
+import { atLeast, type BodyRate } from "./body-rate.ts";
 import { ContentIntake } from "./content-intake.ts";
 import { type ContentRow, ENCODING_IDENTITY, ENCODING_ZSTD, insertContents } from "./content-write.ts";
 import { PartsCopy } from "./copy-parts.ts";
@@ -16,8 +17,8 @@ export interface StreamLimits {
   readonly contentBytesMax: number;
   /** Longest document in bytes. */
   readonly documentBytesMax: number;
-  /** How long the body may stay silent, in milliseconds. */
-  readonly idleMs: number;
+  /** How fast the body must arrive. */
+  readonly rate: BodyRate;
 }
 
 export type ContentEvents = AsyncGenerator<ContentEvent, void, undefined>;
@@ -29,7 +30,7 @@ export async function* readEvents(
   signal: AbortSignal | undefined,
 ): ContentEvents {
   const reader = new ContentStreamReader(limits);
-  for await (const chunk of withIdleLimit(body, limits.idleMs)) {
+  for await (const chunk of atLeast(limits.rate, body, interrupted)) {
     if (signal?.aborted === true) throw signal.reason;
     yield* reader.push(chunk);
     if (reader.complete) return;
@@ -128,28 +129,6 @@ function isWanted(
 function toRow(header: ContentHeader): ContentRow {
   const encoding = header.encoding === "zstd" ? ENCODING_ZSTD : ENCODING_IDENTITY;
   return { sha256: header.sha256, size: header.size, encoding, stored: header.stored };
-}
-
-/** Ends a body that stays silent for too long. Only waiting counts: whoever is held back by us is not silent. */
-async function* withIdleLimit(
-  body: AsyncIterable<Uint8Array>,
-  idleMs: number,
-): AsyncGenerator<Uint8Array, void, undefined> {
-  const chunks = body[Symbol.asyncIterator]();
-  try {
-    while (true) {
-      let timer: NodeJS.Timeout | undefined;
-      const silent = new Promise<never>((_, reject) => {
-        timer = setTimeout(() => reject(interrupted(`nothing arrived for ${idleMs / 1000} s`)), idleMs);
-      });
-      const next = await Promise.race([chunks.next(), silent]).finally(() => clearTimeout(timer));
-      if (next.done === true) return;
-      yield next.value;
-    }
-  } finally {
-    // Not awaited: a body that hangs would hang here as well.
-    chunks.return?.().catch(() => {});
-  }
 }
 
 /** An upload that ended too early. */

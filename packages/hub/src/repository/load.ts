@@ -27,8 +27,10 @@ export type LoadLimits = StreamLimits;
 
 export const DEFAULT_LOAD_LIMITS: LoadLimits = {
   contentBytesMax: 64 * 2 ** 30,
-  documentBytesMax: 256 * 2 ** 20,
-  idleMs: 120_000,
+  // Some 300,000 files. What the hub makes of a document is several times as large.
+  documentBytesMax: 64 * 2 ** 20,
+  // A loader that packs long runs of equal bytes sends little.
+  rate: { windowMs: 120_000, bytesMin: 16 * 1024 },
 };
 
 /** Says how a load stands to the repository and what it would do. Changes nothing. */

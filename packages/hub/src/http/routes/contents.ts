@@ -12,6 +12,8 @@ const closed = { additionalProperties: false };
 const DigestParams = Type.Object({ sha256: Sha256Schema }, closed);
 /** How much of a bundle may wait for a slow client, beside the lot that is being packed. */
 const BUNDLE_BUFFER_BYTES = 512 * 1024;
+/** As many digests as a bundle may have. */
+const BUNDLE_REQUEST_BYTES_MAX = 8 * 2 ** 20;
 
 export function registerContents(app: HubServer, services: HubServices): void {
   const tags = ["contents"];
@@ -78,6 +80,7 @@ export function registerContents(app: HubServer, services: HubServices): void {
   app.post(
     "/v1/bundle",
     {
+      bodyLimit: BUNDLE_REQUEST_BYTES_MAX,
       schema: {
         summary: "Many contents as one content stream, in the order asked for",
         tags,

@@ -26,6 +26,13 @@ export function registerLoads(app: HubServer, services: HubServices): void {
     "/v1/loads/compare",
     {
       bodyLimit: services.limits.documentBytesMax,
+      // The place is taken before the body is read: the documents of many at once would not fit into memory.
+      preParsing: async (request, reply, payload) => {
+        const leave = await services.gates.comparisons.enter();
+        reply.raw.once("close", leave);
+        if (request.raw.socket.destroyed) leave();
+        return payload;
+      },
       schema: {
         summary: "How a load stands to the repository, and what it would do; changes nothing",
         tags,
@@ -35,7 +42,7 @@ export function registerLoads(app: HubServer, services: HubServices): void {
     },
     async (request) => {
       services.repository();
-      return await services.gates.comparisons.through(() => compareLoad(services.pool, request.body));
+      return await compareLoad(services.pool, request.body);
     },
   );
 
