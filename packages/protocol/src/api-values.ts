@@ -14,6 +14,10 @@ export const TargetSchema = Type.String({
   maxLength: 1100,
   description: "role:Server/JobServer or package:MODULE/Package",
 });
-export const Time = Type.Integer({ minimum: 0, description: "milliseconds since 1970, UTC" });
-export const Bytes = Type.Integer({ minimum: 0, description: "bytes" });
-export const RevisionNumber = Type.Integer({ minimum: 0 });
+/** A number that JavaScript and the database both hold exactly; beyond it, what was sent is not what was meant. */
+const count = { minimum: 0, maximum: Number.MAX_SAFE_INTEGER };
+export const Time = Type.Integer({ ...count, description: "milliseconds since 1970, UTC" });
+export const Bytes = Type.Integer({ ...count, description: "bytes" });
+export const RevisionNumber = Type.Integer(count);
+/** The number of a load. */
+export const LoadNumber = Type.Integer({ ...count, minimum: 1 });

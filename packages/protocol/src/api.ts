@@ -13,7 +13,7 @@ import {
 export * from "./api-jobs.ts";
 export * from "./api-jobs-admin.ts";
 export * from "./api-load.ts";
-export { Sha256Schema } from "./api-values.ts";
+export { LoadNumber, RevisionNumber, Sha256Schema } from "./api-values.ts";
 
 /**
  * The hub's HTTP interface as schemas: the hub validates with them and writes its OpenAPI document from them, every

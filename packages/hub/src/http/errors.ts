@@ -1,11 +1,14 @@
 import type { Clock } from "@lockstep/platform";
 import { ERRORS, isLockstepError, LockstepError, toErrorBody } from "@lockstep/protocol";
 import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
-import { toDatabaseError } from "../db/connect.ts";
+import { sqlState, toDatabaseError } from "../db/connect.ts";
 import { lingerAfter } from "./linger.ts";
 
 /** Seconds that a client should wait where nobody knows better. */
 const RETRY_AFTER_SECONDS = 5;
+
+/** A number out of range; a zero byte in a text, or in JSON. */
+const UNSTORABLE: ReadonlySet<string> = new Set(["22003", "22021", "22P05"]);
 
 /** Gives whatever a handler threw its code; what nobody foresaw becomes HUB_INTERNAL and keeps its cause for the log. */
 export function toHubError(error: unknown): LockstepError {
@@ -20,6 +23,11 @@ export function toHubError(error: unknown): LockstepError {
     });
   if (known instanceof SyntaxError || (known as { statusCode?: unknown } | null)?.statusCode === 400)
     return new LockstepError("REQUEST_INVALID", "the request cannot be read", {
+      found: (known as Error).message,
+      cause: error,
+    });
+  if (UNSTORABLE.has(sqlState(known) ?? ""))
+    return new LockstepError("REQUEST_INVALID", "the database cannot store a value of the request", {
       found: (known as Error).message,
       cause: error,
     });

@@ -11,10 +11,12 @@ import { keepPace, needsPace } from "./pace.ts";
 import { registerAdministration } from "./routes/administration.ts";
 import { registerContents } from "./routes/contents.ts";
 import { registerFiles } from "./routes/files.ts";
+import { registerJobExchange } from "./routes/job-exchange.ts";
 import { registerLoads } from "./routes/loads.ts";
 import { registerRevisions } from "./routes/revisions.ts";
 import { registerSemaphore } from "./routes/semaphore.ts";
 import type { HubServices } from "./services.ts";
+import { answerUnreadable, sendUnroutable } from "./unreadable.ts";
 import { validatorCompiler } from "./validation.ts";
 
 /**
@@ -69,6 +71,8 @@ export async function createServer({ services, token, tls }: ServerOptions): Pro
     requestTimeout: 0,
     forceCloseConnections: "idle",
     exposeHeadRoutes: false,
+    clientErrorHandler: (error, socket) => answerUnreadable(error, socket),
+    frameworkErrors: (error, _request, reply) => sendUnroutable(error, reply),
     routerOptions: { maxParamLength: 200, ignoreTrailingSlash: false },
     ...(tls === null
       ? { http }
@@ -88,6 +92,7 @@ export async function createServer({ services, token, tls }: ServerOptions): Pro
   registerLoads(app, services);
   registerFiles(app, services);
   registerAdministration(app, services);
+  registerJobExchange(app, services);
   app.get("/openapi.json", { config: { open: true }, schema: { hide: true } }, async () =>
     (app as unknown as { swagger(): object }).swagger(),
   );

@@ -3,6 +3,7 @@ import type { HubStatus } from "@lockstep/protocol";
 import type { ContentStore } from "@lockstep/store";
 import type pg from "pg";
 import type { DbQueueProcessor } from "../dbqueue/index.ts";
+import type { JobService } from "../jobs/service.ts";
 import type { LoadLimits } from "../repository/load.ts";
 import type { SemaphoreWatch } from "../repository/semaphore.ts";
 import type { SetupRunner } from "../setup/setup.ts";
@@ -13,6 +14,7 @@ import type { Pace } from "./pace.ts";
 export interface Repository {
   readonly semaphore: SemaphoreWatch;
   readonly dbqueue: DbQueueProcessor;
+  readonly jobs: JobService;
 }
 
 /** What every route may use. */

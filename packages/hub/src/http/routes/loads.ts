@@ -2,6 +2,7 @@ import type { Readable } from "node:stream";
 import {
   CONTENT_STREAM_TYPE,
   LoadComparisonSchema,
+  LoadNumber,
   type LoadRequest,
   LoadRequestSchema,
   LoadResultSchema,
@@ -81,7 +82,7 @@ export function registerLoads(app: HubServer, services: HubServices): void {
       schema: {
         summary: "Which revision carries a load; null while the DBQueue is not done with it",
         tags,
-        params: Type.Object({ id: Type.Integer({ minimum: 1 }) }, closed),
+        params: Type.Object({ id: LoadNumber }, closed),
         querystring: Type.Object(
           { wait: Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 })) },
           closed,

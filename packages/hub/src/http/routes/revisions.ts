@@ -2,6 +2,7 @@ import {
   RevertResultSchema,
   RevisionDiffSchema,
   RevisionListSchema,
+  RevisionNumber,
   RevisionSchema,
 } from "@lockstep/protocol";
 import { Type } from "typebox";
@@ -12,7 +13,6 @@ import { matchesTag } from "../conditions.ts";
 import type { HubServer } from "../server.ts";
 import type { HubServices } from "../services.ts";
 
-const RevisionNumber = Type.Integer({ minimum: 0 });
 const closed = { additionalProperties: false };
 const NumberParams = Type.Object({ number: RevisionNumber }, closed);
 

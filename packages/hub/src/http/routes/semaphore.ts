@@ -1,4 +1,4 @@
-import { type Semaphore, SemaphoreSchema } from "@lockstep/protocol";
+import { RevisionNumber, type Semaphore, SemaphoreSchema } from "@lockstep/protocol";
 import { Type } from "typebox";
 import { sendJsonText, sendNotModified } from "../answers.ts";
 import { matchesTag } from "../conditions.ts";
@@ -28,7 +28,7 @@ export function registerSemaphore(app: HubServer, services: HubServices): void {
         tags: ["revisions"],
         querystring: Type.Object(
           {
-            after: Type.Optional(Type.Integer({ minimum: 0 })),
+            after: Type.Optional(RevisionNumber),
             wait: Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 })),
           },
           { additionalProperties: false },
