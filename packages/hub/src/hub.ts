@@ -19,6 +19,7 @@ import { Gate } from "./http/gate.ts";
 import { DEFAULT_PACE, type Pace } from "./http/pace.ts";
 import { createServer, type HubServer } from "./http/server.ts";
 import type { HubGates, HubServices, Repository } from "./http/services.ts";
+import { startJobService } from "./jobs/service.ts";
 import { checkListen, DEFAULT_LISTEN, formatUrl, type ListenAddress, parseListen } from "./listen-address.ts";
 import { collectContentProcedure } from "./repository/collect-content.ts";
 import { DEFAULT_LOAD_LIMITS, type LoadLimits } from "./repository/load.ts";
@@ -205,7 +206,8 @@ function createServices(
       await semaphore.close();
       throw error;
     }
-    repository = { semaphore, dbqueue };
+    const jobs = startJobService({ pool, clock, log, semaphore, stopping });
+    repository = { semaphore, dbqueue, jobs };
     return repository;
   }
 
@@ -221,6 +223,7 @@ function createServices(
     deactivate: async (graceMs) => {
       const ended = repository;
       repository = null;
+      await ended?.jobs.close();
       await ended?.dbqueue.stop({ graceMs });
       await ended?.semaphore.close();
     },

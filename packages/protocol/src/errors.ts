@@ -74,6 +74,11 @@ export const ERRORS = {
   PACKAGE_UNKNOWN: operating(404),
   ROLE_NOT_SELECTABLE: refused(409),
   PACKAGE_NOT_SELECTABLE: refused(409),
+  // Job service.
+  JOB_INSTANCE_REPLACED: refused(409),
+  JOB_QUEUE_TAKEN: operating(409, "later"),
+  JOB_REQUEST_STALE: operating(409),
+  JOB_TERM_STALE: refused(409),
   // Installations.
   INSTALLATION_NOT_FOUND: operating(404),
   INSTALLATION_EXISTS: refused(409),

@@ -8,6 +8,9 @@ const PARAMETERS: Readonly<Record<string, { readonly expected: string; accepts(v
     "Common/AutoUpdate": { expected: "true or false", accepts: isBoolean },
     "Common/AutoUpdate/AllowOutOfTimeApps": { expected: "true or false", accepts: isBoolean },
     "Common/AutoUpdate/PollSeconds": { expected: "1 to 86400", accepts: isWithin(1, 86_400) },
+    "Common/Jobs/KeepDays": { expected: "1 to 36500", accepts: isWithin(1, 36_500) },
+    "Common/Jobs/LeaseSeconds": { expected: "1 to 3600", accepts: isWithin(1, 3_600) },
+    "Common/Jobs/Stopped": { expected: "true or false", accepts: isBoolean },
     "Common/Revision/Keep": { expected: "1 to 1000000", accepts: isWithin(1, 1_000_000) },
   };
 

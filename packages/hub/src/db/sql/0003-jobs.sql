@@ -17,6 +17,8 @@ create table job_server (
   node             text,
   term             bigint not null default 0,
   instance         uuid,
+  -- The instances before it, the last ones: they cannot come back.
+  former           uuid[] not null default '{}',
   -- Of this instance: the highest request seen, and up to where every one was answered or given up.
   sequence         bigint not null default 0,
   answered         bigint not null default 0,
@@ -244,7 +246,7 @@ begin
 end
 $$;
 create trigger job_step_ready after update of state on job_step
-  for each row when (new.state = 'ready' and current_setting('lockstep.exchange', true) is distinct from 'on')
+  for each row when (new.state = 'ready' and old.state <> 'ready' and current_setting('lockstep.exchange', true) is distinct from 'on')
   execute function job_step_on_ready();
 
 -- What a person decides about a server reaches it at once.
