@@ -1,0 +1,263 @@
+import { appendFileSync } from "node:fs";
+import { type Clock, systemErrorCode } from "@lockstep/platform";
+import type { LogFiles, LogHandle } from "./files.ts";
+import { rotate } from "./rotation.ts";
+
+/**
+ * One log file that rotates, and that can never hold anybody up.
+ *
+ * The caller gives a line and goes on at once. One operation at a time is under way, so a volume that hangs costs one
+ * thread and some memory, not the service. What cannot be written waits (bounded, the oldest give way and are counted)
+ * and is tried again; the lines keep their order, and none is written in part unless the machine dies.
+ *
+ * Each batch first looks whether the file under the name is still the open one: somebody may have moved or deleted it,
+ * or the directory has only just come back.
+ *
+ * Not promised: lines given in the last milliseconds before a SIGKILL or a power cut.
+ */
+export interface LogFileOptions {
+  readonly files: LogFiles;
+  readonly clock: Clock;
+  readonly place: LogPlace;
+  /** Called when writing begins to fail, and with null when it works again; `lost` counts lines that gave way. */
+  readonly onProblem: (problem: FileProblem | null, lost: number) => void;
+}
+
+export interface LogPlace {
+  readonly path: string;
+  readonly sizeBytesMax: number;
+  readonly historySize: number;
+}
+
+export interface FileProblem {
+  readonly problem: string;
+  readonly error: unknown;
+}
+
+const WAITING_LINES_MAX = 10_000;
+const WAITING_BYTES_MAX = 16 * 1024 * 1024;
+const BATCH_BYTES_MAX = 256 * 1024;
+const RETRY_MS_MIN = 500;
+const RETRY_MS_MAX = 30_000;
+/** A log that cannot be rotated is still better than none: it grows, and the rotation is tried again after this. */
+const ROTATE_AGAIN_MS = 60_000;
+/** Another process that writes the same log may rotate it at the same moment; so often in a row it is something else. */
+const MEETINGS_MAX = 20;
+
+export class LogFile {
+  readonly #options: LogFileOptions;
+  #place: LogPlace;
+  #handle: LogHandle | null = null;
+  #sizeBytes = 0;
+  #waiting: Buffer[] = [];
+  #waitingBytes = 0;
+  /** Bytes of the first waiting line that are in the file already. */
+  #begun = 0;
+  /** The file in which it was begun. */
+  #begunIn: string | null = null;
+  /** Lines from the first on that are being written, and so must stay. */
+  #underWay = 0;
+  #lost = 0;
+  #failing = false;
+  #failures = 0;
+  #rotateAfterMs = 0;
+  #running: Promise<void> | null = null;
+  #wake = new AbortController();
+  #closed = false;
+  #flushing: (() => void)[] = [];
+  /** Rotations in a row that met another process at the same work. */
+  #meetings = 0;
+
+  constructor(options: LogFileOptions) {
+    this.#options = options;
+    this.#place = options.place;
+  }
+
+  /** Takes a line with its line end. */
+  append(line: string): void {
+    if (this.#closed) return;
+    const bytes = Buffer.from(line);
+    this.#waiting.push(bytes);
+    this.#waitingBytes += bytes.length;
+    while (this.#waiting.length > WAITING_LINES_MAX || this.#waitingBytes > WAITING_BYTES_MAX)
+      this.#giveWay();
+    this.#start();
+  }
+
+  /** Lines that gave way since the log was last well. */
+  get lost(): number {
+    return this.#lost;
+  }
+
+  /** Another path, size or history; tries again at once where writing failed. */
+  move(place: LogPlace): void {
+    this.#place = place;
+    this.#rotateAfterMs = 0;
+    this.#wake.abort();
+    this.#start();
+  }
+
+  /** Resolves when everything given so far is written, or writing fails. */
+  async flush(): Promise<void> {
+    if (this.#running === null || this.#failures > 0) return;
+    await new Promise<void>((resolve) => this.#flushing.push(resolve));
+  }
+
+  async close(): Promise<void> {
+    await this.flush();
+    this.#closed = true;
+    this.#wake.abort();
+    await this.#running;
+    await this.#release();
+  }
+
+  /** For the very end of the process, when nothing else runs any more: a line may come twice, but none is missing. */
+  writeNow(): void {
+    if (this.#waiting.length === 0) return;
+    const rest = Buffer.concat(this.#waiting);
+    this.#waiting = [];
+    try {
+      appendFileSync(this.#place.path, rest);
+    } catch {
+      // There is nobody left to tell.
+    }
+  }
+
+  #giveWay(): void {
+    // The first one may be half written.
+    const [gone] = this.#waiting.splice(Math.max(this.#underWay, this.#begun > 0 ? 1 : 0), 1);
+    this.#waitingBytes -= gone?.length ?? 0;
+    this.#lost++;
+  }
+
+  #start(): void {
+    if (this.#running !== null || this.#waiting.length === 0 || this.#closed) return;
+    this.#running = this.#run().finally(() => {
+      this.#running = null;
+      this.#start();
+      if (this.#running === null) this.#endFlushing();
+    });
+  }
+
+  #endFlushing(): void {
+    for (const resolve of this.#flushing.splice(0)) resolve();
+  }
+
+  async #run(): Promise<void> {
+    while (this.#waiting.length > 0 && !this.#closed) {
+      try {
+        await this.#writeBatch();
+        this.#recover();
+      } catch (error) {
+        this.#fail("cannot be written", error);
+        await this.#release();
+        const delayMs = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** this.#failures++);
+        this.#endFlushing();
+        this.#wake = new AbortController();
+        if (!this.#closed) await this.#options.clock.sleep(delayMs, this.#wake.signal);
+      }
+    }
+  }
+
+  #fail(what: string, error: unknown): void {
+    if (this.#failing) return;
+    this.#failing = true;
+    const reason = error instanceof Error ? error.message : String(error);
+    this.#options.onProblem({ problem: `${this.#place.path} ${what}: ${reason}`, error }, this.#lost);
+  }
+
+  #recover(): void {
+    this.#failures = 0;
+    if (!this.#failing || this.#rotateAfterMs > 0) return;
+    this.#failing = false;
+    const lost = this.#lost;
+    this.#lost = 0;
+    this.#options.onProblem(null, lost);
+  }
+
+  async #writeBatch(): Promise<void> {
+    const handle = await this.#open();
+    const room = this.#place.sizeBytesMax - this.#sizeBytes;
+    const count = this.#countFor(Math.min(room, BATCH_BYTES_MAX));
+    if (count === 0 && this.#sizeBytes > 0 && (await this.#hasRotated())) return;
+    this.#underWay = Math.max(count, 1);
+    try {
+      const batch = Buffer.concat(this.#waiting.slice(0, this.#underWay)).subarray(this.#begun);
+      for (let done = 0; done < batch.length; ) {
+        const written = await handle.write(batch.subarray(done));
+        done += written;
+        this.#sizeBytes += written;
+        this.#settle(written);
+      }
+    } finally {
+      this.#underWay = 0;
+    }
+  }
+
+  /** How many waiting lines fit. */
+  #countFor(bytesMax: number): number {
+    let bytes = -this.#begun;
+    let count = 0;
+    for (const line of this.#waiting) {
+      bytes += line.length;
+      if (bytes > bytesMax) break;
+      count++;
+    }
+    return count;
+  }
+
+  /** Takes written bytes off the waiting lines. */
+  #settle(written: number): void {
+    this.#begun += written;
+    let count = 0;
+    for (const line of this.#waiting) {
+      if (this.#begun < line.length) break;
+      this.#begun -= line.length;
+      this.#waitingBytes -= line.length;
+      count++;
+    }
+    this.#waiting.splice(0, count);
+    this.#underWay -= count;
+  }
+
+  async #open(): Promise<LogHandle> {
+    const { files } = this.#options;
+    const { path } = this.#place;
+    if (this.#handle !== null && (await files.identify(path)) === this.#handle.identity) return this.#handle;
+    await this.#release();
+    const handle = await files.open(path);
+    this.#handle = handle;
+    this.#sizeBytes = handle.sizeBytes;
+    // What was begun in another file is begun anew here; in the same file it goes on where it stopped.
+    if (this.#begun > 0 && handle.identity !== this.#begunIn) this.#begun = 0;
+    if (handle.torn && this.#begun === 0) this.#sizeBytes += await handle.write(Buffer.from("\n"));
+    this.#begunIn = handle.identity;
+    return handle;
+  }
+  /** Returns false when the log could not be rotated and has to grow. */
+  async #hasRotated(): Promise<boolean> {
+    const { files, clock } = this.#options;
+    const { path, historySize } = this.#place;
+    if (this.#rotateAfterMs > 0 && clock.monotonic() < this.#rotateAfterMs) return false;
+    await this.#release();
+    try {
+      await rotate(files, path, historySize);
+      this.#rotateAfterMs = 0;
+      this.#meetings = 0;
+    } catch (error) {
+      const code = systemErrorCode(error);
+      const met = (code === "EEXIST" || code === "ENOENT") && this.#meetings++ < MEETINGS_MAX;
+      if (!met) {
+        this.#rotateAfterMs = clock.monotonic() + ROTATE_AGAIN_MS;
+        this.#fail("cannot be rotated, and grows", error);
+      }
+    }
+    return true;
+  }
+
+  async #release(): Promise<void> {
+    const handle = this.#handle;
+    this.#handle = null;
+    await handle?.close().catch(() => {});
+  }
+}
