@@ -8,6 +8,7 @@ import type { Component, Task } from "./types.ts";
 const BUILT_IN: Readonly<Record<string, () => Promise<Component>>> = {
   AutoUpdate: async () => (await import("./auto-update.ts")).component,
   Command: async () => (await import("./command.ts")).component,
+  File: async () => (await import("./file.ts")).component,
   JobCheck: async () => (await import("./job-check.ts")).component,
   Wait: async () => (await import("./wait.ts")).component,
 };
