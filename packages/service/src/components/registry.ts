@@ -9,6 +9,7 @@ const BUILT_IN: Readonly<Record<string, () => Promise<Component>>> = {
   AutoUpdate: async () => (await import("./auto-update.ts")).component,
   Command: async () => (await import("./command.ts")).component,
   File: async () => (await import("./file.ts")).component,
+  Http: async () => (await import("./http.ts")).component,
   JobCheck: async () => (await import("./job-check.ts")).component,
   Wait: async () => (await import("./wait.ts")).component,
 };

@@ -13,6 +13,6 @@ export function defineTask<const Table extends ParameterTable>(definition: {
 }
 
 /** An error that another try cannot mend. */
-export function permanentError(message: string): TaskResult {
-  return { kind: "error", message, permanent: true };
+export function permanentError(message: string, output?: Readonly<Record<string, unknown>>): TaskResult {
+  return { kind: "error", message, permanent: true, ...(output === undefined ? {} : { output }) };
 }
