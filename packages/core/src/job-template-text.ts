@@ -216,3 +216,18 @@ export function isTooDeep(value: unknown, depth = 0): boolean {
   if (depth >= PARAMETER_DEPTH_MAX) return true;
   return Object.values(value).some((each) => isTooDeep(each, depth + 1));
 }
+
+/** Parameters for people: outputs that are there put in, the other references as they stand in the template. */
+export function showParameters(parameters: Parameters, outputs: ReadonlyMap<string, Parameters>): Parameters {
+  return resolveValue(
+    parameters,
+    (part) => {
+      if (part.kind === "parameter") return { value: `\${${part.name}}` };
+      const output = outputs.get(part.step);
+      return output !== undefined && Object.hasOwn(output, part.output)
+        ? { value: output[part.output] }
+        : { value: `\${${part.step}.${part.output}}` };
+    },
+    true,
+  ) as Parameters;
+}

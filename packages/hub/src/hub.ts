@@ -19,6 +19,7 @@ import { Gate } from "./http/gate.ts";
 import { DEFAULT_PACE, type Pace } from "./http/pace.ts";
 import { createServer, type HubServer } from "./http/server.ts";
 import type { HubGates, HubServices, Repository } from "./http/services.ts";
+import { type ScheduleRunner, startSchedules } from "./jobs/schedules.ts";
 import { startJobService } from "./jobs/service.ts";
 import { checkListen, DEFAULT_LISTEN, formatUrl, type ListenAddress, parseListen } from "./listen-address.ts";
 import { collectContentProcedure } from "./repository/collect-content.ts";
@@ -184,6 +185,7 @@ function createServices(
   const updater = options.updater ?? findUpdater(HUB_VERSION);
   let active: Promise<Repository> | null = null;
   let repository: Repository | null = null;
+  let schedules: ScheduleRunner | null = null;
 
   async function begin(): Promise<Repository> {
     const semaphore = await watchSemaphore({ pool, clock, log });
@@ -207,6 +209,7 @@ function createServices(
       throw error;
     }
     const jobs = startJobService({ pool, clock, log, semaphore, stopping });
+    schedules = startSchedules(pool, clock, log);
     repository = { semaphore, dbqueue, jobs };
     return repository;
   }
@@ -223,6 +226,7 @@ function createServices(
     deactivate: async (graceMs) => {
       const ended = repository;
       repository = null;
+      await schedules?.stop();
       await ended?.jobs.close();
       await ended?.dbqueue.stop({ graceMs });
       await ended?.semaphore.close();

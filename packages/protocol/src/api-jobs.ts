@@ -248,8 +248,6 @@ export const StartProcessSchema = Type.Object(
     startAt: Type.Optional(Time),
     /** The same key twice starts one process; the second answer is the first's. */
     idempotencyKey: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
-    /** Who starts it, in words; shown to whoever looks at the process. Else the address that asked. */
-    startedBy: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
   },
   closed,
 );

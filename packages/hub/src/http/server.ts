@@ -12,6 +12,8 @@ import { registerAdministration } from "./routes/administration.ts";
 import { registerContents } from "./routes/contents.ts";
 import { registerFiles } from "./routes/files.ts";
 import { registerJobExchange } from "./routes/job-exchange.ts";
+import { registerJobOperation } from "./routes/job-operation.ts";
+import { registerJobs } from "./routes/jobs.ts";
 import { registerLoads } from "./routes/loads.ts";
 import { registerRevisions } from "./routes/revisions.ts";
 import { registerSemaphore } from "./routes/semaphore.ts";
@@ -54,6 +56,8 @@ export interface ServerOptions {
 
 /** Enough for every request but those that say so themselves. */
 const JSON_BYTES_MAX = 2 ** 20;
+/** The name of a queue: 255 characters, each up to nine when it is escaped. */
+const PARAMETER_LENGTH_MAX = 2_400;
 /** A request's head must be there within this time. */
 const HEADERS_MS = 15_000;
 /** A connection on which nothing moves in either direction ends. Longer than any long poll. */
@@ -73,7 +77,7 @@ export async function createServer({ services, token, tls }: ServerOptions): Pro
     exposeHeadRoutes: false,
     clientErrorHandler: (error, socket) => answerUnreadable(error, socket),
     frameworkErrors: (error, _request, reply) => sendUnroutable(error, reply),
-    routerOptions: { maxParamLength: 200, ignoreTrailingSlash: false },
+    routerOptions: { maxParamLength: PARAMETER_LENGTH_MAX, ignoreTrailingSlash: false },
     ...(tls === null
       ? { http }
       : { https: { ...http, cert: tls.cert, key: tls.key, minVersion: "TLSv1.2" as const } }),
@@ -93,6 +97,8 @@ export async function createServer({ services, token, tls }: ServerOptions): Pro
   registerFiles(app, services);
   registerAdministration(app, services);
   registerJobExchange(app, services);
+  registerJobs(app, services);
+  registerJobOperation(app, services);
   app.get("/openapi.json", { config: { open: true }, schema: { hide: true } }, async () =>
     (app as unknown as { swagger(): object }).swagger(),
   );

@@ -77,7 +77,8 @@ export async function ensureUpdateProcess(
   });
 }
 
-function updateTemplate(queue: string): string {
+/** The template name that all update processes of a queue go by. */
+export function updateTemplate(queue: string): string {
   return `AutoUpdate ${queue}`;
 }
 
