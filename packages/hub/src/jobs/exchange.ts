@@ -9,6 +9,7 @@ import { type Exchange, type ExchangeAnswer, LockstepError, type StepResult } fr
 import type pg from "pg";
 import { claimSteps, presentSteps } from "./claim.ts";
 import { type Delivery, decideDelivery, ensureUpdateProcess } from "./gate.ts";
+import { resultMask } from "./secrets.ts";
 import { type ExchangeView, readExchangeView, type ServerRow } from "./server-row.ts";
 import {
   type LockedStep,
@@ -184,6 +185,7 @@ async function recordTold(
   const resultOf = new Map(request.results.map((result) => [result.claim, result]));
   const ids = [...request.results.map(({ step }) => step), ...gone.map(([step]) => step)];
   const steps = await lockSteps(client, [...new Set(ids)]);
+  const masked = await resultMask(client, steps, request.results);
   const goneClaims = new Set(gone.map(([, claim]) => claim));
   const endings: StepEnding[] = [];
   const recorded = new Set<number>();
@@ -192,7 +194,7 @@ async function recordTold(
     const result = resultOf.get(step.claim);
     if (result !== undefined && result.step === step.id && step.instance === request.instance) {
       recorded.add(step.claim);
-      endings.push(endByResult(step, result));
+      endings.push(endByResult(step, masked(step, result)));
     } else if (goneClaims.has(step.claim)) {
       endings.push(
         endByLoss(step, decideLoss(step, takeover ? "service-ended" : "unknown-to-service"), takeover),

@@ -1,9 +1,11 @@
-import { collectSecrets, type Parameters } from "@lockstep/core";
+import { collectSecrets, maskText, type Parameters } from "@lockstep/core";
+import type { StepResult } from "@lockstep/protocol";
 import type pg from "pg";
+import type { LockedStep } from "./steps.ts";
 
 /** For each of the processes that hide anything: the texts that must not appear in what is said of them. */
 export async function readSecrets(
-  client: pg.Pool | pg.PoolClient,
+  client: Pick<pg.ClientBase, "query">,
   processes: readonly number[],
 ): Promise<ReadonlyMap<number, readonly string[]>> {
   const { rows } = await client.query<{ process: number; parameters: Parameters; hidden: string[] }>(
@@ -14,4 +16,27 @@ export async function readSecrets(
   );
   const byProcess = Map.groupBy(rows, ({ process }) => process);
   return new Map([...byProcess].map(([process, sources]) => [process, collectSecrets(sources)]));
+}
+
+/**
+ * Replaces hidden values in the messages of results, before anything writes them down. Most processes hide nothing, and
+ * cost nothing here.
+ */
+export async function resultMask(
+  client: Pick<pg.ClientBase, "query">,
+  steps: readonly LockedStep[],
+  results: readonly StepResult[],
+): Promise<(step: LockedStep, result: StepResult) => StepResult> {
+  const speaking = new Set(results.filter(({ message }) => message !== undefined).map(({ step }) => step));
+  const hiding = steps.filter(
+    ({ id, hidden, processHides }) => speaking.has(id) && (processHides || hidden.length > 0),
+  );
+  if (hiding.length === 0) return (_step, result) => result;
+  const known = await readSecrets(client, [...new Set(hiding.map(({ process }) => process))]);
+  return (step, result) => {
+    if (result.message === undefined) return result;
+    const { output = {} } = result;
+    const own = collectSecrets([{ parameters: output, hidden: step.hidden }]);
+    return { ...result, message: maskText(result.message, [...own, ...(known.get(step.process) ?? [])]) };
+  };
 }

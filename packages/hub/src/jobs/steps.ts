@@ -23,6 +23,8 @@ export interface LockedStep extends Omit<ClaimedJobStep, "state"> {
   readonly startedAt: Date | null;
   readonly onSuccess: readonly number[];
   readonly onError: readonly number[];
+  readonly hidden: readonly string[];
+  readonly processHides: boolean;
   /** What a place in line for it is counted from. */
   readonly processFair: number;
   readonly queueTime: number;
@@ -39,7 +41,7 @@ export async function lockSteps(client: pg.ClientBase, ids: readonly number[]): 
     text: `select s.id, s.process_id as process, s.queue, s.component, s.exclusive_object as "exclusiveObject", s.limited,
         s.state, s.claim, s.claim_instance as instance, coalesce(v.machine, '') as machine,
         s.claimed_at as "claimedAt", s.started_at as "startedAt",
-        s.on_success as "onSuccess", s.on_error as "onError",
+        s.on_success as "onSuccess", s.on_error as "onError", s.hidden, p.hidden <> '{}' as "processHides",
         s.retries, s.retry_delay_s as "retryDelaySeconds", s.back_off as "backOff",
         s.ignore_errors as "ignoreErrors", s.freeze_on_error as "freezeOnError", s.on_crash as "onCrash",
         s.crashes_max as "crashesMax", s.errors, s.crashes, s.losses,
