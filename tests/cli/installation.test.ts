@@ -243,6 +243,33 @@ test("configure shows and changes the settings of an installation", async () => 
   assert.equal((await onMachine("configure", target, "--edits", "nonsense")).status, 2);
 });
 
+test("configure changes the machine roles, says what that changes, and changes nothing with --dry-run", async () => {
+  const target = await installed("other-roles");
+  const tools = () => existsSync(join(target, "client/tool.js"));
+  const dry = await onMachine("configure", target, "--role", "Client", "--dry-run");
+  assert.equal(dry.status, 10, dry.stderr);
+  assert.match(dry.stdout, /^(?:- app\/.*\n)+\+ client\/tool\.js .*\n$/);
+  assert.match(dry.stderr, /^machine roles: Server\/JobServer -> Client$/m);
+  assert.equal(tools(), false);
+  const both = await onMachine("configure", target, "--role", "Server/JobServer,Client", "--json");
+  assert.equal(both.status, 0, both.stderr);
+  const document = documentOf<{ after: { roles: string[] }; run: { to: number } | null }>(both);
+  assert.deepEqual(document.after.roles, ["Client", "Server/JobServer"]);
+  assert.ok(tools() && existsSync(join(target, "app/server.js")));
+  const again = await onMachine("configure", target, "--role", "Client", "--role", "Server/JobServer");
+  assert.match(again.stdout, /^nothing to change: software revision \d+\n$/);
+  const client = await onMachine("configure", target, "--role", "Client");
+  assert.match(client.stdout, /^software revision \d+: Client\n$/);
+  assert.match(client.stderr, /^- app\/server\.js /m);
+  assert.equal(existsSync(join(target, "app/server.js")), false);
+  assert.equal((await onMachine("verify", target)).status, 0);
+  assert.equal((await onMachine("configure", target, "--role", "Client", "--edits", "keep")).status, 2);
+  assert.equal((await onMachine("configure", target, "--role", "none")).status, 2);
+  assert.equal((await onMachine("configure", target, "--dry-run")).status, 2);
+  const refused = await asAdministrator("install", target, "--role", "Server/JobServer");
+  assert.match(refused.stderr, /lockstep configure DIR --role Server\/JobServer/);
+});
+
 test("launch starts the program with its own arguments, output and exit status", async () => {
   const target = await installed("launched");
   const end = await onMachine(

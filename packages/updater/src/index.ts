@@ -7,6 +7,7 @@ import type { InstallationChange } from "./configure.ts";
 import type { InstallOptions } from "./install.ts";
 import type { LaunchOptions } from "./launch.ts";
 import type { PlanOptions } from "./plan.ts";
+import type { ReselectOptions } from "./reselect.ts";
 import type { SessionOptions } from "./session.ts";
 import type { UpdateOptions } from "./update.ts";
 import type { RepairOptions, VerifyOptions } from "./verify.ts";
@@ -19,6 +20,7 @@ export type { InstallOptions } from "./install.ts";
 export type { LaunchOptions, LaunchResult } from "./launch.ts";
 export type { PlanOptions } from "./plan.ts";
 export type { ProgressEvent, ProgressListener, ProgressPhase } from "./progress.ts";
+export type { ReselectOptions, ReselectResult } from "./reselect.ts";
 export type { RollbackOutcome } from "./rollback.ts";
 export type { KeptFile, PlanDocument, RunResult } from "./run-types.ts";
 export type { SessionOptions } from "./session.ts";
@@ -70,6 +72,11 @@ export async function runAgent(options: AgentOptions) {
 /** Changes or reads the settings of an installation. */
 export async function configure(directory: string, change: InstallationChange, options: SessionOptions) {
   return await (await import("./configure.ts")).configure(directory, change, options);
+}
+
+/** Changes which machine roles and packages an installation has, at the software revision that it is at. */
+export async function reselect(directory: string, options: ReselectOptions) {
+  return await (await import("./reselect.ts")).reselect(directory, options);
 }
 
 /** The records of update.log, oldest first. */

@@ -4,7 +4,7 @@ import { DEFAULT_SETTINGS, type EditsPolicy, type InstallationHub } from "@locks
 import { LockstepError } from "@lockstep/protocol/wire";
 import { connectHub } from "./hub-access.ts";
 import { isInstallation, locate, readInstallState } from "./installation.ts";
-import { demandSelectable, resolveSelection, selectManifests } from "./selection.ts";
+import { demandSelectable, resolveSelection, type Selection, selectManifests } from "./selection.ts";
 import {
   makeDirectory,
   runToRevision,
@@ -81,11 +81,13 @@ export async function install(directory: string, options: InstallOptions): Promi
   }
 }
 
+type Choices = Pick<Selection, "rolesChosen" | "packagesChosen">;
+
 /** Installing what is installed is an update; installing something else over it is a mistake. */
 async function installAgain(
   session: Session,
   hub: InstallationHub,
-  selection: { readonly rolesChosen: readonly string[]; readonly packagesChosen: readonly string[] },
+  selection: Choices,
   options: InstallOptions,
 ): Promise<UpdateResult> {
   const state = readInstallState(session.paths);
@@ -102,10 +104,21 @@ async function installAgain(
       {
         expected: wanted,
         found,
-        hint: "Choose another directory, or name the same hub, roles and packages to bring this one up to date.",
+        hint: `${howToChange(state.hub.url, hub.url, selection)}; or choose another directory.`,
       },
     );
   return await updateLocked(session, options);
+}
+
+function howToChange(present: string, wanted: string, selection: Choices): string {
+  const choice = [
+    ...selection.rolesChosen.map((role) => `--role ${role}`),
+    ...selection.packagesChosen.map((name) => `--package ${name}`),
+  ].join(" ");
+  const change = `lockstep configure DIR ${choice}`;
+  return present === wanted
+    ? `To change what it has: ${change}`
+    : `To change what it has: lockstep configure DIR --set-hub ${wanted}, then ${change}`;
 }
 
 function absolute(path: string | undefined): string | null {

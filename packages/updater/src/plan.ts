@@ -1,10 +1,13 @@
+import type { HubClient } from "@lockstep/client";
 import type { EditsPolicy } from "@lockstep/core";
 import { systemClock } from "@lockstep/platform";
+import type { RevisionDocument } from "@lockstep/protocol/wire";
 import { connectHub } from "./hub-access.ts";
 import { isUnfinished, locate, readInstalledRevision, readInstallHead } from "./installation.ts";
+import type { InstallationPaths } from "./layout.ts";
 import { prepare } from "./preparation.ts";
 import { recoverFirst } from "./recovery.ts";
-import type { PlanDocument } from "./run-types.ts";
+import type { Choice, PlanDocument } from "./run-types.ts";
 import type { SessionOptions } from "./session.ts";
 
 export interface PlanOptions extends SessionOptions {
@@ -19,34 +22,45 @@ export async function plan(directory: string, options: PlanOptions): Promise<Pla
   const paths = locate(directory);
   if (isUnfinished(paths)) await recoverFirst(paths, { environment: options.access.environment });
   const head = readInstallHead(paths);
-  const clock = options.clock ?? systemClock;
   const client = await connectHub(head.hub, options.access);
   try {
     const semaphore = await client.currentSemaphore({ signal: options.signal });
     const document = await client.revision(semaphore.revision, { signal: options.signal });
-    const prepared = await prepare({
-      client,
-      paths,
-      goal: { kind: "revision", document, initial: null, roles: null, packages: null },
-      edits: options.edits ?? null,
-      everything: false,
-      now: clock.now,
-      monotonic: clock.monotonic,
-      progress: options.progress ?? (() => {}),
-      signal: options.signal,
-    });
-    return {
-      format: "lockstep-plan/1",
-      directory: paths.root,
-      from: readInstalledRevision(paths)?.revision ?? null,
-      to: document.number,
-      edits: prepared.edits,
-      sums: prepared.plan.sums,
-      operations: prepared.plan.operations,
-      faults: prepared.plan.faults,
-      notices: prepared.notices,
-    };
+    return await planFor(client, paths, document, options);
   } finally {
     await client.close();
   }
+}
+
+/** The same to a given software revision and, where it is given, for another choice of machine roles and packages. */
+export async function planFor(
+  client: HubClient,
+  paths: InstallationPaths,
+  document: RevisionDocument,
+  options: PlanOptions & Partial<Choice>,
+): Promise<PlanDocument> {
+  const clock = options.clock ?? systemClock;
+  const { roles = null, packages = null } = options;
+  const prepared = await prepare({
+    client,
+    paths,
+    goal: { kind: "revision", document, initial: null, roles, packages },
+    edits: options.edits ?? null,
+    everything: false,
+    now: clock.now,
+    monotonic: clock.monotonic,
+    progress: options.progress ?? (() => {}),
+    signal: options.signal,
+  });
+  return {
+    format: "lockstep-plan/1",
+    directory: paths.root,
+    from: readInstalledRevision(paths)?.revision ?? null,
+    to: document.number,
+    edits: prepared.edits,
+    sums: prepared.plan.sums,
+    operations: prepared.plan.operations,
+    faults: prepared.plan.faults,
+    notices: prepared.notices,
+  };
 }

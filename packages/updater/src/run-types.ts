@@ -19,6 +19,12 @@ export interface InitialInstallation {
   readonly settings: InstallationSettings;
 }
 
+/** Machine roles and packages as somebody chose them, without what comes along. */
+export interface Choice {
+  readonly roles: readonly string[];
+  readonly packages: readonly string[];
+}
+
 /** One run of the updater on one directory, as data: it is handed from one process to another. */
 export interface RunRequest {
   readonly format: "lockstep-run/1";
@@ -29,6 +35,8 @@ export interface RunRequest {
   readonly revision: number;
   /** For a directory that is no installation yet. */
   readonly initial: InitialInstallation | null;
+  /** Another choice of machine roles and packages than the present one. */
+  readonly selection?: Choice;
   /** Another policy for local edits, for this run alone. */
   readonly edits: EditsPolicy | null;
   /** Directory of the unpacked Update.zip of that revision, where its plug-ins lie; null: there are none. */

@@ -7,6 +7,7 @@ import {
   beginStaging,
   commit,
   demandSpace,
+  forgetPrevious,
   type IndexBuilder,
   type Operation,
   type Staging,
@@ -122,13 +123,15 @@ class Run {
     from: number | null,
     plugins: PluginHost | null,
   ): Promise<{ roles: readonly string[] | null; packages: readonly string[] | null }> {
-    if (plugins === null || plugins.plugins.length === 0) return { roles: null, packages: null };
+    const asked = this.#request.selection ?? { roles: null, packages: null };
+    if (plugins === null || plugins.plugins.length === 0) return asked;
     this.#host.progress({
       kind: "phase",
       phase: "prepare",
       detail: "running the preparation of update plug-ins",
     });
-    const chosen = this.#request.initial ?? rolesOf(readInstallState(this.#paths));
+    const { initial, selection } = this.#request;
+    const chosen = initial ?? selection ?? rolesOf(readInstallState(this.#paths));
     const context: PluginContext = {
       from,
       to: this.#request.revision,
@@ -136,7 +139,7 @@ class Run {
       packages: chosen.packages,
     };
     const { roles, packages } = await plugins.prepare(context);
-    return { roles: roles ?? null, packages: packages ?? null };
+    return { roles: roles ?? asked.roles, packages: packages ?? asked.packages };
   }
 
   async #carryOut(
@@ -228,6 +231,7 @@ class Run {
         }
         throwIfInterrupted(this.#host.signal);
         this.#demandLock();
+        if (request.selection !== undefined) await forgetPrevious(this.#apply);
         const { run: name, archive } = request;
         const { roles, packages } = next;
         writeRunNote(this.#paths, { run: name, archive, from, to: request.revision, roles, packages });

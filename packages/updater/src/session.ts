@@ -13,7 +13,7 @@ import { type HeldLock, lockedError, tryLock } from "./lock-file.ts";
 import type { ProgressListener } from "./progress.ts";
 import { recoverLocked } from "./recovery.ts";
 import { describeProblem } from "./report.ts";
-import type { InitialInstallation, RunHost, RunRequest, RunResult } from "./run-types.ts";
+import type { Choice, InitialInstallation, RunHost, RunRequest, RunResult } from "./run-types.ts";
 import { isArchiveFault, obtainArchive, pruneArchives, qualify, type UpdaterCopy } from "./update-archive.ts";
 
 /** What every command that changes an installation is given. */
@@ -109,6 +109,7 @@ export async function runToRevision(
   document: RevisionDocument,
   details: {
     readonly initial: InitialInstallation | null;
+    readonly selection?: Choice;
     readonly hubUrl: Parameters<typeof connectHub>[0];
     readonly edits: EditsPolicy | null;
     readonly trigger: RunRequest["trigger"];
@@ -127,6 +128,7 @@ export async function runToRevision(
       mode: "update",
       revision: document.number,
       initial: details.initial,
+      ...(details.selection === undefined ? {} : { selection: details.selection }),
       edits: details.edits,
       archive: copy?.directory ?? null,
       run: newRunId(startedAt),

@@ -14,7 +14,7 @@ function reasonOf(operation: PlanOperation): string {
     case "add":
       return `new, ${formatBytes(operation.entry.size)}`;
     case "remove":
-      return "no longer in the repository";
+      return `no longer part of it${operation.backup ? ", a copy is kept" : ""}`;
     case "adopt":
       return "there already, becomes part of the installation";
     case "keep":
@@ -27,7 +27,7 @@ function reasonOf(operation: PlanOperation): string {
 const KEPT = {
   edited: "edited here, stays as it is",
   foreign: "was here before, stays as it is",
-  dropped: "edited here and no longer in the repository, stays as it is",
+  dropped: "edited here and no longer part of it, stays as it is",
 } as const;
 const OWNERS = { ours: "", edited: "; it was edited here", foreign: "; it was here before" } as const;
 

@@ -68,6 +68,22 @@ export async function rollbackPrevious(ctx: ApplyContext, request: RollbackReque
   return { ...result, from: to, to: from };
 }
 
+/**
+ * Makes a rollback lead nowhere, durably: before a change that leaves the software revision as it is and is no repair.
+ * Such a change keeps no former files of its own, and those that are kept would not fit to what stands here after it.
+ */
+export async function forgetPrevious({ disk, root }: ApplyContext): Promise<void> {
+  const places = new Places(disk, root);
+  const record = places.at(`${APPLY_LAYOUT.previous}/${STAGING_NAMES.retiredHead}`);
+  try {
+    if (disk.lstat(record) === null) return;
+    disk.unlink(record);
+    await disk.syncDirectories([places.at(APPLY_LAYOUT.previous)]);
+  } catch (error) {
+    throw installationError(error, "forget", record);
+  }
+}
+
 /** Whether a rollback has something to go back to, and to which software revision; null when not. */
 export function previousRevision(ctx: ApplyContext): number | null {
   try {
