@@ -18,8 +18,16 @@ export interface RunningHub {
 }
 
 /** Starts a hub with its embedded database in a directory, on a free port of the loopback interface. */
-export async function startHub(dataDirectory: string): Promise<RunningHub> {
-  const [program, args] = lockstep("hub", "--data", dataDirectory, "--dev", "--listen", "127.0.0.1:0");
+export async function startHub(dataDirectory: string, options: readonly string[] = []): Promise<RunningHub> {
+  const [program, args] = lockstep(
+    "hub",
+    "--data",
+    dataDirectory,
+    "--dev",
+    "--listen",
+    "127.0.0.1:0",
+    ...options,
+  );
   const child = spawn(program, args, { stdio: ["ignore", "pipe", "ignore"] });
   const ended = new Promise<void>((done) => child.once("close", () => done()));
   const url = await new Promise<string>((found, failed) => {
