@@ -12,9 +12,7 @@ const NEW = "16.4.5";
 /** What `lockstep update --json` says of its own phases. */
 interface UpdateResult {
   readonly switchMs: number;
-  readonly plan: {
-    readonly sums: { readonly add: number; readonly replace: number; readonly remove: number };
-  };
+  readonly sums: { readonly add: number; readonly replace: number; readonly remove: number };
 }
 
 function note(measured: Measured, name: string): number {
