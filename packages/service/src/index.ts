@@ -7,4 +7,5 @@ export { readLog } from "./log/tail.ts";
 export type * from "./log/types.ts";
 export { createLogWriter, loggerOf } from "./log/writer.ts";
 export type * from "./run-options.ts";
+export { openStatusPage, type StatusDocument, type StatusPage } from "./status/server.ts";
 export type * from "./status/types.ts";
