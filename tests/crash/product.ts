@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { realDisk, silentLogger, systemClock } from "@lockstep/platform";
@@ -23,6 +24,11 @@ export interface Product {
   dispose(): Promise<void>;
 }
 
+/** Larger than what travels in a bundle, and not to be made smaller: it comes alone, and is moved into place. */
+const LARGE = Buffer.concat(
+  Array.from({ length: 40_000 }, (_, at) => createHash("sha256").update(`${at}`).digest()),
+);
+
 const FIRST = {
   "app/server.js": "one",
   "app/lib/a.js": "one",
@@ -35,6 +41,7 @@ const SECOND = {
   "app/lib/a.js": "two",
   "app/doc/first": "two",
   "app/new/c.js": "two",
+  "app/new/large": LARGE,
   "app/same": "same",
 };
 
@@ -67,7 +74,7 @@ async function load(
   hub: TestHub,
   directory: string,
   version: string,
-  files: Record<string, string>,
+  files: Record<string, string | Buffer>,
 ): Promise<void> {
   const source = join(directory, `release-${version}`);
   for (const [path, content] of Object.entries(files)) {
@@ -111,16 +118,31 @@ export async function tryProduct(
   try {
     const outcome = await runStruck(commandFor(root), { call, error, root, log }, product.environment);
     if (!outcome.struck) return "missed";
-    const named = /^error (?!INTERNAL\b)[A-Z_]+/m.test(outcome.stderr);
-    if (error !== null && outcome.status !== 0 && !named)
-      return { fault: `not a named error: status ${outcome.status} ${outcome.stderr}` };
-    return { fault: await theNextOneComes(product, root) };
+    const lie = error === null ? null : judgeClaim(product, root, outcome);
+    return { fault: lie ?? (await theNextOneComes(product, root)) };
   } finally {
     fs.rmSync(root, { recursive: true, force: true });
   }
 }
 
-async function theNextOneComes(product: Product, root: string): Promise<string | null> {
+/** Holds what an update said against what is there; null when it is so. */
+export function judgeClaim(
+  product: Product,
+  root: string,
+  { status, stderr }: { readonly status: number | null; readonly stderr: string },
+): string | null {
+  if (/\n {4}at /.test(stderr)) return `it shows a stack: ${stderr}`;
+  const named = /^error (?!INTERNAL\b)[A-Z_]+/m.test(stderr);
+  if (status !== 0 && !named) return `not a named error: status ${status} ${stderr}`;
+  if (fs.existsSync(`${root}/.lockstep/commit.json`))
+    return status === 0 ? "it said yes and left its record in force" : null;
+  const found = productTree(root);
+  if (status === 0)
+    return sameTree(found, product.after) ? null : "it said yes, and the installation is not new";
+  return sameTree(found, product.before) ? null : `it said no, and the installation is not old: ${stderr}`;
+}
+
+export async function theNextOneComes(product: Product, root: string): Promise<string | null> {
   const ctx: ApplyContext = { disk: realDisk, root, clock: systemClock, log: silentLogger };
   try {
     await recover(ctx);

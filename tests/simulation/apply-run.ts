@@ -333,7 +333,10 @@ export async function tryCrash(act: Act, point: CrashPoint, wrap: Wrap): Promise
   const result = await survive(() => act.run(wrap(disk)), disk);
   let acknowledged = result === null ? null : result.kind === "applied" ? "after" : "before";
   stop(disk, prng);
+  const mustHold = act.verdict === "holds" && act.laterVerdict === "holds";
   const note = (recovered: RecoverResult | null) => {
+    if (mustHold)
+      assert.notEqual(recovered?.kind, "rolled-back", "an update that nobody refused was taken back");
     if (recovered !== null && recovered.kind !== "nothing")
       acknowledged = recovered.kind === "finished" ? "after" : "before";
   };
@@ -351,7 +354,7 @@ export async function tryCrash(act: Act, point: CrashPoint, wrap: Wrap): Promise
 
   // What stands now must stand, also if the power fails at once.
   disk.cutPower(prng);
-  await recoverAll(wrap(disk), act.laterVerdict);
+  note(await recoverAll(wrap(disk), act.laterVerdict));
   assert.equal(whichTree(disk, act), found, "what had been recovered is gone after a power cut");
   if (found === "after" && prng.chance(0.5)) {
     await act.undo?.(disk.clone());

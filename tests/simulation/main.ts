@@ -12,6 +12,7 @@ import { catchMutant, mapSyncs, replay, type SweepReport, sweep, syncMutants } f
  *   --point P    one state again, as printed            --mutants    also tell the mutants, and print within how many states
  *   --failures N also fail every call of N scenarios, and fill their disks
  *   --strace     instead: kill the real updater before each of its system calls, and fail each of them
+ *   --product    instead: the same with `lockstep update` against a hub alone
  */
 const STATES = 100_000;
 const MUTANT_SCENARIOS = 200;
@@ -26,6 +27,7 @@ const { values } = parseArgs({
     mutants: { type: "boolean", default: false },
     failures: { type: "string" },
     strace: { type: "boolean", default: false },
+    product: { type: "boolean", default: false },
   },
 });
 
@@ -39,6 +41,10 @@ if (values.point !== undefined) {
 } else if (values.strace) {
   const { sweepAll } = await import("../crash/sweep-all.ts");
   process.exitCode = (await sweepAll(label)) ? 0 : 1;
+} else if (values.product) {
+  const { sweepProduct } = await import("../crash/sweep-all.ts");
+  console.log(label);
+  process.exitCode = (await sweepProduct()) ? 0 : 1;
 } else {
   console.log(label);
   const report = await sweep(seed, states, progress());

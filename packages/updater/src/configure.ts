@@ -50,7 +50,9 @@ export async function configure(
     writeState(paths, formatInstallState(next));
     const log = new UpdateLog(paths, host.clock, newRunId(host.clock.now()));
     for (const [name, value] of wanted) log.note("configure", null, "ok", `${name} = ${String(value)}`);
-    log.flush();
+    const unwritten = log.flush();
+    if (unwritten !== null)
+      host.progress({ kind: "notice", message: `update.log is not complete: ${unwritten}` });
     return next;
   });
 }

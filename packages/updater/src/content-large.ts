@@ -7,7 +7,7 @@ import { mismatch } from "./content-bundle.ts";
 import { Persistence } from "./content-retry.ts";
 import type { StagingTask, StagingTotals, WantedContent } from "./contents.ts";
 import { throwIfInterrupted } from "./interruption.ts";
-import { ioFailure } from "./io-failure.ts";
+import { guarded, ioFailure } from "./io-failure.ts";
 
 /**
  * Large contents, one request each, resumed wherever they were cut, by this process or by another one.
@@ -131,7 +131,7 @@ async function unpack(task: StagingTask, content: WantedContent, encoding: Conte
   const from = task.partial.travellingPath(content.sha256, encoding);
   const [place] = content.places;
   if (place === undefined) return;
-  rmSync(place, { force: true });
+  guarded(place, "writing", () => rmSync(place, { force: true }));
   // What came as it is needs no second copy: it is read, and moved.
   const sink = new VerifyingSink(content, encoding === "identity" ? null : place);
   try {
@@ -148,9 +148,11 @@ async function unpack(task: StagingTask, content: WantedContent, encoding: Conte
     rmSync(place, { force: true });
     throw ioFailure(error, place, "writing");
   }
-  sink.close();
-  if (encoding === "identity") renameSync(from, place);
-  else rmSync(from, { force: true });
+  guarded(place, "writing", () => {
+    sink.close();
+    if (encoding === "identity") renameSync(from, place);
+    else rmSync(from, { force: true });
+  });
   task.partial.noteStaged(content.sha256, place);
   task.partial.flush();
 }
@@ -239,7 +241,8 @@ class VerifyingSink {
 
   constructor(content: WantedContent, target: string | null) {
     this.content = content;
-    this.#file = target === null ? null : openSync(target, "wx", content.mode | 0o200);
+    this.#file =
+      target === null ? null : guarded(target, "making", () => openSync(target, "wx", content.mode | 0o200));
   }
 
   take(chunk: Buffer): void {

@@ -6,6 +6,7 @@ import {
   LockstepError,
   toErrorBody,
 } from "@lockstep/protocol/wire";
+import { guarded, ioFailure } from "./io-failure.ts";
 import type { ProgressEvent } from "./progress.ts";
 import { run } from "./run.ts";
 import type { RunHost, RunRequest, RunResult } from "./run-types.ts";
@@ -41,6 +42,8 @@ const NODE_OPTIONS = ["--max-semi-space-size=2"];
 /** One arena of glibc's allocator: with one for each thread, freed buffers of 1 MiB stay with the thread that had them. */
 const ALLOCATOR = { MALLOC_ARENA_MAX: "1" };
 
+const COMPLAINT_CHARACTERS_MAX = 4000;
+
 /** Runs in the given copy, or in this process where there is none. Throws what the run throws. */
 export async function runIn(
   copy: UpdaterCopy | null,
@@ -52,9 +55,17 @@ export async function runIn(
 
 async function runInCopy(copy: UpdaterCopy, request: RunRequest, host: RunHost): Promise<RunResult> {
   const { access, signal } = host;
-  const child = spawn(process.execPath, [...NODE_OPTIONS, copy.program, "apply"], {
-    stdio: ["inherit", "inherit", "inherit", "ipc"],
-    env: { ...ALLOCATOR, ...process.env },
+  const child = guarded(copy.program, "starting", () =>
+    spawn(process.execPath, [...NODE_OPTIONS, copy.program, "apply"], {
+      // What it has to say comes as messages; what Node says of a program that cannot even be loaded is a reason, no text
+      // for a screen.
+      stdio: ["inherit", "inherit", "pipe", "ipc"],
+      env: { ...ALLOCATOR, ...process.env },
+    }),
+  );
+  let complaint = "";
+  child.stderr?.setEncoding("utf8").on("data", (text: string) => {
+    complaint = (complaint + text).slice(-COMPLAINT_CHARACTERS_MAX);
   });
   const tell = (message: ToUpdater) => {
     if (child.connected) child.send(message, () => {});
@@ -68,11 +79,14 @@ async function runInCopy(copy: UpdaterCopy, request: RunRequest, host: RunHost):
         if (message.kind === "progress") host.progress(message.event);
         else said = message;
       });
-      child.once("error", (cause) => reject(broken(`it could not be started: ${cause.message}`, cause)));
+      child.once("error", (cause) => reject(ioFailure(cause, copy.program, "starting")));
       child.once("close", (status, ended) => {
         if (said?.kind === "result") resolve(said.result);
         else if (said?.kind === "error") reject(errorOf(said.body));
-        else reject(broken(`it ended with ${ended ?? `status ${status}`} before it was done`));
+        else
+          reject(
+            broken(`it ended with ${ended ?? `status ${status}`} before it was done`, firstError(complaint)),
+          );
       });
       const { url, caFile, tokenFile } = access;
       tell({ kind: "run", request, access: { url, caFile, tokenFile }, lockToken: host.lock.token });
@@ -87,11 +101,21 @@ function errorOf(body: ErrorBody): LockstepError {
   return fromErrorBody(body) ?? broken("it failed without a reason that can be read");
 }
 
-function broken(problem: string, cause?: unknown): LockstepError {
+function broken(problem: string, found: string | null = null): LockstepError {
   return new LockstepError("INTERRUPTED", `the updater did not finish: ${problem}`, {
+    ...(found === null ? {} : { expected: "a result", found }),
     hint: "Run it again: it finishes or takes back what was begun.",
-    ...(cause === undefined ? {} : { cause }),
   });
+}
+
+/** The line that names an error, out of what Node prints around it. */
+function firstError(complaint: string): string | null {
+  const lines = complaint.split("\n").map((line) => line.trim());
+  return (
+    lines.find((line) => /^(\w*Error\b|FATAL ERROR)/.test(line)) ??
+    lines.findLast((line) => line !== "") ??
+    null
+  );
 }
 
 /** An error in its travelling form. What is none of ours is a fault of the program and says where. */

@@ -37,6 +37,18 @@ const KNOWN: Record<string, { code: ErrorCode; problem: string; hint: string }> 
   },
 };
 const NOT_WRITABLE = KNOWN.EACCES;
+const TOO_MANY_OPEN = {
+  code: "INSTALLATION_IO_FAILED",
+  problem: "too many files are open",
+  hint: "Raise the limit of open files (ulimit -n), or look what else runs on this machine, then run it again.",
+} as const;
+KNOWN.EMFILE = TOO_MANY_OPEN;
+KNOWN.ENFILE = TOO_MANY_OPEN;
+KNOWN.EAGAIN = {
+  code: "INSTALLATION_IO_FAILED",
+  problem: "the system has no room for another process",
+  hint: "Raise the limit of processes (ulimit -u), or look what else runs on this machine, then run it again.",
+};
 
 /** The code of a system error, or null. */
 export function errnoOf(error: unknown): string | null {
@@ -58,9 +70,16 @@ export function ioFailure(error: unknown, path: string, action: string): unknown
     });
   return new LockstepError("INSTALLATION_IO_FAILED", `${action} ${path} failed: ${errno}`, {
     found: errno,
-    hint: "Look at the disk and at the system's log; nothing was changed that is not written in update.log.",
+    hint: "Look at the disk and at the system's log for errors, then run it again.",
     cause: error,
   });
+}
+
+/** The same for a failure of which only the system knows on which path; `otherwise` is named where it does not say. */
+export function unnamedIoFailure(error: unknown, otherwise: string): unknown {
+  const path =
+    error instanceof Error && "path" in error && typeof error.path === "string" ? error.path : null;
+  return ioFailure(error, path ?? otherwise, "working on");
 }
 
 /** Runs a piece of work on `path` and turns what the system says into an error of ours. */

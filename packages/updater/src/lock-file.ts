@@ -7,7 +7,6 @@ import {
   renameSync,
   rmSync,
   statSync,
-  unlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -21,7 +20,7 @@ import {
 } from "@lockstep/core";
 import { type Clock, hostName, isRunning, ownIdentity } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
-import { errnoOf, guarded } from "./io-failure.ts";
+import { errnoOf, guarded, ioFailure } from "./io-failure.ts";
 import { type InstallationPaths, PRIVATE_MODE } from "./layout.ts";
 import { demandPrivate } from "./private-directory.ts";
 
@@ -39,7 +38,7 @@ export interface HeldLock {
   isOurs(): boolean;
   /** Says that the holder still works. Does nothing when the lock is lost. */
   renew(): void;
-  /** Removes the file if it is still ours. */
+  /** Removes the file if it is still ours. Never throws: a lock that cannot be removed is ignored by whoever comes next. */
   release(): void;
 }
 
@@ -53,6 +52,9 @@ export type LockAttempt =
 
 const TAKEOVER_AGE_MAX_MS = 60_000;
 
+/** Locks that this process gave back, whether their file could be removed or not. */
+const released = new Set<string>();
+
 /** Looks at the lock and tries to get it, once. Throws INSTALLATION_NOT_WRITABLE and its kin. */
 export function tryLock(paths: InstallationPaths, clock: Pick<Clock, "now">): LockAttempt {
   demandPrivate(paths);
@@ -62,7 +64,7 @@ export function tryLock(paths: InstallationPaths, clock: Pick<Clock, "now">): Lo
     const record = newRecord(clock.now());
     if (create(paths, record)) return { kind: "acquired", lock: new FileLock(paths, clock, record), ignored };
     const observation = observe(paths.lock);
-    const decision = decideLock(observation, clock.now(), hostName(), isRunning);
+    const decision = decide(observation, clock.now());
     if (decision.kind === "held")
       return {
         kind: "held",
@@ -77,13 +79,19 @@ export function tryLock(paths: InstallationPaths, clock: Pick<Clock, "now">): Lo
   return { kind: "held", by: [], host: null };
 }
 
+function decide(observation: LockObservation, now: number): ReturnType<typeof decideLock> {
+  if (observation.kind === "record" && released.has(observation.record.token))
+    return { kind: "stale", reason: "dead" };
+  return decideLock(observation, now, hostName(), isRunning);
+}
+
 /** Whether somebody holds the lock, by looking alone: for whoever may not write here. */
 export function lookAtLock(
   paths: InstallationPaths,
   clock: Pick<Clock, "now">,
 ): (LockAttempt & { readonly kind: "held" }) | null {
   const observation = observe(paths.lock);
-  const decision = decideLock(observation, clock.now(), hostName(), isRunning);
+  const decision = decide(observation, clock.now());
   if (decision.kind !== "held") return null;
   const host = observation.kind === "record" ? observation.record.host : null;
   return { kind: "held", by: decision.by, host };
@@ -158,7 +166,13 @@ class FileLock implements HeldLock {
   }
 
   release(): void {
-    if (this.#found() !== null) rmSync(this.#paths.lock, { force: true });
+    // First, so that it counts for no more than it is: the process that is named in it may run on for months.
+    released.add(this.token);
+    try {
+      if (this.#found() !== null) rmSync(this.#paths.lock, { force: true });
+    } catch {
+      // What the lock was held for has its own outcome, which must not be hidden by this one.
+    }
   }
 }
 
@@ -188,7 +202,7 @@ function create(paths: InstallationPaths, record: LockRecord): boolean {
         return createDirectly(paths, record);
       throw error;
     } finally {
-      unlinkSync(own);
+      removeQuietly(own);
     }
   });
 }
@@ -233,17 +247,26 @@ function removeStale(paths: InstallationPaths, now: number): boolean {
   try {
     mkdirSync(takeover, { mode: PRIVATE_MODE });
   } catch (error) {
-    if (errnoOf(error) !== "EEXIST") throw error;
+    if (errnoOf(error) !== "EEXIST") throw ioFailure(error, takeover, "making");
     const madeAt = statSync(takeover, { throwIfNoEntry: false })?.mtimeMs ?? now;
     // Also one from the future: a clock that was set back must not make it last.
-    if (Math.abs(now - madeAt) > TAKEOVER_AGE_MAX_MS) rmSync(takeover, { recursive: true, force: true });
+    if (Math.abs(now - madeAt) > TAKEOVER_AGE_MAX_MS) removeQuietly(takeover);
     return false;
   }
   try {
-    const decision = decideLock(observe(paths.lock), now, hostName(), isRunning);
-    if (decision.kind === "stale") rmSync(paths.lock, { force: true });
+    const decision = decide(observe(paths.lock), now);
+    if (decision.kind === "stale") guarded(paths.lock, "removing", () => rmSync(paths.lock, { force: true }));
     return true;
   } finally {
-    rmSync(takeover, { recursive: true, force: true });
+    removeQuietly(takeover);
+  }
+}
+
+/** A leftover is no reason to fail: it is cleared with the others, or ignored when it is old. */
+function removeQuietly(path: string): void {
+  try {
+    rmSync(path, { recursive: true, force: true });
+  } catch {
+    // It stays.
   }
 }

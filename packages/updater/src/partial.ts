@@ -45,7 +45,8 @@ export class PartialStore {
   /** What has arrived of a content on its way, in whichever encoding. */
   travelling(sha256: Sha256): { readonly encoding: ContentEncoding; readonly offset: number } | null {
     for (const encoding of ["zstd", "identity"] as const) {
-      const size = statSync(this.travellingPath(sha256, encoding), { throwIfNoEntry: false })?.size ?? 0;
+      const path = this.travellingPath(sha256, encoding);
+      const size = guarded(path, "looking at", () => statSync(path, { throwIfNoEntry: false })?.size ?? 0);
       if (size > 0) return { encoding, offset: size };
     }
     return null;
@@ -62,7 +63,7 @@ export class PartialStore {
       this.travellingPath(sha256, "zstd"),
       this.travellingPath(sha256, "identity"),
     ])
-      rmSync(path, { force: true });
+      guarded(path, "removing", () => rmSync(path, { force: true }));
   }
 
   /** Notes that a verified content stands in a staging directory. On the disk after `flush`, which costs a call. */
@@ -83,7 +84,8 @@ export class PartialStore {
   /** Forgets everything: an update is complete and nothing is on its way any more. */
   clear(): void {
     this.#lines = "";
-    rmSync(this.#paths.partial, { recursive: true, force: true });
+    const { partial } = this.#paths;
+    guarded(partial, "removing", () => rmSync(partial, { recursive: true, force: true }));
   }
 }
 
@@ -113,6 +115,10 @@ export function salvage(paths: InstallationPaths): number {
       // Gone, or never quite there: then it is fetched again.
     }
   }
-  rmSync(journal, { force: true });
+  try {
+    rmSync(journal, { force: true });
+  } catch {
+    // It names places that are empty now: the next time it saves nothing.
+  }
   return saved;
 }

@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -214,13 +214,18 @@ interface StepRequest {
 export async function runStep(request: StepRequest): Promise<{ answer: StepAnswer; output: string }> {
   // As text, because the updater ships as one file and a plug-in must not see what is loaded in it.
   const source = `(${serveStep.toString()})()`;
-  const child = spawn(process.execPath, ["--input-type=module", "--eval", source], {
-    cwd: request.cwd,
-    env: cleanEnvironment(process.env),
-    stdio: ["ignore", "pipe", "pipe", "ipc"],
-    // A group of its own, so that its children can be ended with it.
-    detached: process.platform !== "win32",
-  });
+  let child: ChildProcess;
+  try {
+    child = spawn(process.execPath, ["--input-type=module", "--eval", source], {
+      cwd: request.cwd,
+      env: cleanEnvironment(process.env),
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
+      // A group of its own, so that its children can be ended with it.
+      detached: process.platform !== "win32",
+    });
+  } catch (error) {
+    return { answer: notStarted(error), output: "" };
+  }
   let output = "";
   const collect = (text: string) => {
     output = (output + text).slice(-OUTPUT_CHARACTERS_MAX);
@@ -237,9 +242,7 @@ export async function runStep(request: StepRequest): Promise<{ answer: StepAnswe
     child.on("message", (message) => {
       said ??= message as StepAnswer;
     });
-    child.once("error", (error) =>
-      resolve({ kind: "failed", message: `it could not be started: ${error.message}` }),
-    );
+    child.once("error", (error) => resolve(notStarted(error)));
     child.once("exit", (code, signal) => {
       const answer: StepAnswer = said ?? {
         kind: "failed",
@@ -252,17 +255,26 @@ export async function runStep(request: StepRequest): Promise<{ answer: StepAnswe
         resolve(answer);
       });
     });
-    child.send(
-      { url: pathToFileURL(request.file).href, step: request.step, context: request.context },
-      () => {
-        // A process that is gone already says so by its end.
-      },
-    );
+    // Without a channel it was not started, and "error" says why.
+    if (child.channel != null)
+      child.send(
+        { url: pathToFileURL(request.file).href, step: request.step, context: request.context },
+        () => {
+          // A process that is gone already says so by its end.
+        },
+      );
   });
   clearTimeout(timer);
   child.stdout?.destroy();
   child.stderr?.destroy();
   return { answer, output: output.trim() };
+}
+
+function notStarted(error: unknown): StepAnswer {
+  return {
+    kind: "failed",
+    message: `it could not be started: ${error instanceof Error ? error.message : String(error)}`,
+  };
 }
 
 /** Runs in the process of a step, from its text alone. */

@@ -3,7 +3,7 @@ import { type Clock, type Logger, realDisk, silentLogger, systemClock } from "@l
 import { LockstepError } from "@lockstep/protocol/wire";
 import { type ApplyContext, type RecoverResult, recover } from "./apply/index.ts";
 import { isUnfinished, mayNotLook } from "./installation.ts";
-import { guarded } from "./io-failure.ts";
+import { guarded, unnamedIoFailure } from "./io-failure.ts";
 import type { InstallationPaths } from "./layout.ts";
 import { type HeldLock, lockedError, lookAtLock, tryLock } from "./lock-file.ts";
 import { salvage } from "./partial.ts";
@@ -44,8 +44,13 @@ export function writeRunNote(paths: InstallationPaths, note: RunNote): void {
   });
 }
 
+/** Forgets it. Only a record in force makes anybody read it, and the next run writes its own first: so it may stay. */
 export function dropRunNote(paths: InstallationPaths): void {
-  rmSync(paths.run, { force: true });
+  try {
+    rmSync(paths.run, { force: true });
+  } catch {
+    // It stays.
+  }
 }
 
 function readRunNote(paths: InstallationPaths): RunNote | null {
@@ -84,6 +89,8 @@ export async function recoverFirst(
   if (attempt.kind === "held") throw lockedError(paths, attempt);
   try {
     return await recoverLocked(paths, attempt.lock, options);
+  } catch (error) {
+    throw unnamedIoFailure(error, paths.root);
   } finally {
     attempt.lock.release();
   }
@@ -130,6 +137,7 @@ export async function recoverLocked(
       outcome: result.kind,
     });
   dropRunNote(paths);
-  log.flush();
+  const unwritten = log.flush();
+  if (unwritten !== null) options.log?.warn("update.log is not complete", { problem: unwritten });
   return result;
 }

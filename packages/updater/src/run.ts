@@ -24,6 +24,7 @@ import {
   readInstallState,
 } from "./installation.ts";
 import { throwIfInterrupted } from "./interruption.ts";
+import { unnamedIoFailure } from "./io-failure.ts";
 import type { InstallationPaths } from "./layout.ts";
 import { keepManifests } from "./manifest-cache.ts";
 import { nextIndex } from "./observe.ts";
@@ -52,8 +53,9 @@ export async function run(request: RunRequest, host: RunHost): Promise<RunResult
   try {
     return await steps.perform();
   } catch (error) {
-    await steps.fail(error);
-    throw error;
+    const failure = unnamedIoFailure(error, paths.root);
+    await steps.fail(failure);
+    throw failure;
   }
 }
 
@@ -65,6 +67,8 @@ class Run {
   readonly #apply: ApplyContext;
   readonly #notices: string[] = [];
   #client: HubClient | null = null;
+  /** From here on the installation is at the new revision, and nothing may be told as a failure any more. */
+  #holds = false;
 
   constructor(request: RunRequest, host: RunHost, paths: InstallationPaths, log: UpdateLog) {
     this.#request = request;
@@ -171,7 +175,8 @@ class Run {
     const { revision, startedAt } = this.#request;
     if (from !== revision || this.#request.mode === "update")
       await writeRevisionFile(this.#apply, { revision, startedAt });
-    this.#writeIndex(prepared, list);
+    this.#holds = true;
+    this.#tidy(() => this.#writeIndex(prepared, list));
     return { totals: NOTHING_FETCHED, switchMs: 0 };
   }
 
@@ -263,8 +268,11 @@ class Run {
         await plugins.afterSwitchQuietly(context, "not-switched");
       throw error;
     });
-    this.#tidy(() => dropRunNote(this.#paths));
-    if (result.kind === "applied") return result.switchMs;
+    dropRunNote(this.#paths);
+    if (result.kind === "applied") {
+      this.#holds = true;
+      return result.switchMs;
+    }
     this.#tidy(() => dropBackups(backups));
     if (plugins !== null) await plugins.afterSwitchQuietly(context, "rolled-back");
     throw new RolledBackError(result.reason, result.error);
@@ -279,6 +287,11 @@ class Run {
     this.#notices.push(message);
     this.#log.note("notice", null, "ok", message);
     this.#host.progress({ kind: "notice", message });
+  }
+
+  #flushLog(): void {
+    const unwritten = this.#log.flush();
+    if (unwritten !== null) this.#notice(`update.log is not complete: ${unwritten}`);
   }
 
   /** What only saves time or space later: its failure must not make an update that holds look like one that failed. */
@@ -352,7 +365,7 @@ class Run {
       requests: totals.requests,
       reused: totals.reused,
     });
-    this.#log.flush();
+    this.#flushLog();
     const kept = plan.operations.flatMap((operation) =>
       operation.kind === "keep" ? [{ path: operation.path, reason: operation.reason }] : [],
     );
@@ -369,7 +382,7 @@ class Run {
       revision: to,
       problem,
     });
-    await this.#hub().close();
+    await this.#leaveHub();
     return {
       kind: changed ? "updated" : "in-step",
       from,
@@ -400,10 +413,18 @@ class Run {
     const rolledBack = error instanceof RolledBackError;
     const problem = describeProblem(error);
     try {
-      this.#log.note("end", null, "failed", problem, { outcome: rolledBack ? "rolled-back" : "unchanged" });
+      const unfinished = isUnfinished(this.#paths);
+      const outcome = rolledBack
+        ? "rolled-back"
+        : this.#holds
+          ? "updated"
+          : unfinished
+            ? "unfinished"
+            : "unchanged";
+      this.#log.note("end", null, "failed", problem, { outcome });
       this.#log.flush();
     } catch {
-      // The directory cannot be written; the caller tells it.
+      // The directory cannot be looked at; the caller tells it.
     }
     if (this.#client === null) return;
     try {
@@ -416,7 +437,15 @@ class Run {
     } catch {
       // Not an installation yet, or not any more.
     }
-    await this.#client.close();
+    await this.#leaveHub();
+  }
+
+  async #leaveHub(): Promise<void> {
+    try {
+      await this.#client?.close();
+    } catch {
+      // The connection ends with this process.
+    }
   }
 }
 

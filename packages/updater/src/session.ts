@@ -7,7 +7,7 @@ import type { RevisionDocument } from "@lockstep/protocol/wire";
 import { runIn } from "./hand-over.ts";
 import { connectHub, type HubAccess } from "./hub-access.ts";
 import { throwIfInterrupted } from "./interruption.ts";
-import { guarded } from "./io-failure.ts";
+import { guarded, unnamedIoFailure } from "./io-failure.ts";
 import type { InstallationPaths } from "./layout.ts";
 import { type HeldLock, lockedError, tryLock } from "./lock-file.ts";
 import type { ProgressListener } from "./progress.ts";
@@ -65,6 +65,8 @@ export async function withInstallation<T>(
       paths,
       host: { access: options.access, clock, lock, progress, signal: options.signal },
     });
+  } catch (error) {
+    throw unnamedIoFailure(error, paths.root);
   } finally {
     clearInterval(renewal);
     lock.release();

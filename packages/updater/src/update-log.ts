@@ -15,6 +15,7 @@ import {
 import type { Clock } from "@lockstep/platform";
 import { guarded } from "./io-failure.ts";
 import type { InstallationPaths } from "./layout.ts";
+import { describeProblem } from "./report.ts";
 
 /**
  * update.log (S26): one record for each action, as one line of JSON with its time, its run, what was done to which
@@ -58,6 +59,7 @@ export class UpdateLog {
   readonly #bytesMax: number;
   #lines: string[] = [];
   #characters = 0;
+  #failure: string | null = null;
 
   constructor(paths: InstallationPaths, clock: Pick<Clock, "now">, run?: string, bytesMax = LOG_BYTES_MAX) {
     this.#paths = paths;
@@ -66,7 +68,7 @@ export class UpdateLog {
     this.#bytesMax = bytesMax;
   }
 
-  /** Notes one action. It is on the disk after `flush`. */
+  /** Notes one action. It is on the disk after `flush`. Never throws. */
   note(
     action: string,
     path: string | null,
@@ -90,12 +92,26 @@ export class UpdateLog {
     if (this.#characters > BUFFER_CHARACTERS_MAX) this.#append(false);
   }
 
-  /** Appends what was noted and makes it durable. Throws INSTALLATION_NOT_WRITABLE and its kin. */
-  flush(): void {
+  /**
+   * Appends what was noted and makes it durable. Returns what kept it, or anything noted before, from being written; null
+   * when all is there. That is no error: what was done was done, whether it could be written down or not.
+   */
+  flush(): string | null {
     if (this.#lines.length > 0) this.#append(true);
+    const failure = this.#failure;
+    this.#failure = null;
+    return failure;
   }
 
   #append(durable: boolean): void {
+    try {
+      this.#write(durable);
+    } catch (error) {
+      this.#failure ??= describeProblem(error);
+    }
+  }
+
+  #write(durable: boolean): void {
     const text = this.#lines.join("");
     this.#lines = [];
     this.#characters = 0;

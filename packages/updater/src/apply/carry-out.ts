@@ -83,10 +83,11 @@ export class Carrier {
 
   #removeKept(step: Extract<ApplyStep, { do: "remove-kept" }>): void {
     const { disk, log } = this.#ctx;
-    const path = this.#places.at(step.path);
-    const standing = disk.lstat(path);
+    // Behind a link stands nothing of ours; on a second pass it can be the one that this update put there.
+    const path = this.#places.reach(step.path);
+    const standing = path === null ? null : disk.lstat(path);
     // A directory is the next version's, or somebody's.
-    if (standing === null || standing.kind === "directory") return;
+    if (path === null || standing === null || standing.kind === "directory") return;
     const from = this.#places.at(step.kept);
     const kept = disk.lstat(from);
     const mayBe = mayBeSame(markOf(standing), step.mark);

@@ -50,7 +50,10 @@ export async function goForward(
     // Looks at every directory once more, now, so that the switch itself has nothing left to look at.
     carrier.places.forget();
     const late = new Set(body.makeLate.map(({ path }) => path));
-    for (const { path } of body.entries) if (!late.has(parentOf(path))) carrier.places.at(path);
+    for (const { kind, path } of body.entries) {
+      if (kind === "remove") carrier.places.reach(path);
+      else if (!late.has(parentOf(path))) carrier.places.at(path);
+    }
     const started = ctx.clock.monotonic();
     await carrier.carryOut(switchSteps(body));
     switchMs = ctx.clock.monotonic() - started;
