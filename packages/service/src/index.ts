@@ -1,6 +1,7 @@
 /** The job service. */
 export * from "./config/load.ts";
 export type * from "./config/types.ts";
+export { type ConfigWatch, watchServiceConfig } from "./config/watch.ts";
 export { parseLine } from "./log/line.ts";
 export { createSystemLog } from "./log/system-log.ts";
 export { readLog } from "./log/tail.ts";
