@@ -55,6 +55,29 @@ describe("loads", () => {
     );
   });
 
+  test("a hotfix that says nothing of version text and backup leaves them as they are", async (t) => {
+    const hub = await startTestHub(t, server);
+    await loadAndSettle(hub, release({ etc: { content: "1", version: "1.4", backup: true }, bin: "1" }));
+    const hotfix = { kind: "hotfix" as const, version: "1.1" };
+    await loadAndSettle(hub, release({ etc: "2", bin: { content: "2", backup: true } }, hotfix));
+    const rows = async () =>
+      (
+        await askJson<{ files: { path: string; version: string | null; backup: boolean }[] }>(
+          hub,
+          "GET",
+          "/v1/files",
+        )
+      ).files
+        .filter(({ path }) => path !== "Update.zip")
+        .map(({ path, version, backup }) => [path, version, backup]);
+    assert.deepEqual(await rows(), [
+      ["bin", null, true],
+      ["etc", "1.4", true],
+    ]);
+    await loadAndSettle(hub, release({ etc: { content: "2", version: null, backup: false } }, hotfix));
+    assert.deepEqual((await rows())[1], ["etc", null, false]);
+  });
+
   test("loading the same again moves nothing and writes nothing (behaviour 8)", async (t) => {
     const hub = await startTestHub(t, server);
     const same = release({ a: "1", b: "2" });

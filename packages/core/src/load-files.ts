@@ -50,8 +50,9 @@ export function planFiles(offer: LoadOffer, module: string, state: RepositorySta
   const statuses: LoadStatus[] = [];
   let attributeChanges = 0;
   let undistributed = 0;
-  for (const file of offer.files) {
-    const stored = state.files.get(file.path);
+  for (const offered of offer.files) {
+    const stored = state.files.get(offered.path);
+    const file = completed(offered, stored);
     const status = statusOf(file, stored);
     statuses.push(status);
     const targets = [...new Set(file.targets ?? stored?.targets ?? [])];
@@ -71,7 +72,13 @@ export function planFiles(offer: LoadOffer, module: string, state: RepositorySta
   return { statuses, puts, removals, attributeChanges, undistributed, after };
 }
 
-function attributesDiffer(file: OfferedFile, stored: StoredFile): boolean {
+/** A file as it will be: what the load does not say of it stays, so that a hotfix without rules changes nothing else. */
+function completed(file: OfferedFile, stored: StoredFile | undefined): Required<OfferedFile> {
+  const { version = stored?.version ?? null, backup = stored?.backup ?? false } = file;
+  return { ...file, version, backup };
+}
+
+function attributesDiffer(file: Required<OfferedFile>, stored: StoredFile): boolean {
   return file.mode !== stored.mode || file.version !== stored.version || file.backup !== stored.backup;
 }
 

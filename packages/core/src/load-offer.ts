@@ -13,8 +13,10 @@ export interface OfferedFile {
   readonly size: number;
   readonly sha256: string;
   readonly mode: number;
-  readonly version: string | null;
-  readonly backup: boolean;
+  /** Absent: what the repository has; null for a new file. */
+  readonly version?: string | null;
+  /** Absent: what the repository has; false for a new file. */
+  readonly backup?: boolean;
   /** Null keeps the deploy targets that the repository has; none for a new file. */
   readonly targets: readonly string[] | null;
 }
@@ -87,7 +89,8 @@ export interface LoadRefusal {
 
 /** A file revision to insert or to change. */
 export interface FilePut {
-  readonly file: OfferedFile;
+  /** With everything that the offer leaves to the repository filled in. */
+  readonly file: Required<OfferedFile>;
   readonly isNew: boolean;
   /** Whether its content differs from what the repository has. */
   readonly content: boolean;

@@ -21,7 +21,7 @@ function offer(changes: Partial<LoadOffer> = {}): LoadOffer {
   };
 }
 
-function file(path: string, changes: Partial<OfferedFile> = {}): OfferedFile {
+function file(path: string, changes: Partial<OfferedFile> = {}): Required<OfferedFile> {
   return {
     path,
     size: 1,
@@ -52,6 +52,25 @@ function state(files: StoredFile[], changes: Partial<RepositoryState> = {}): Rep
 function stored(path: string, changes: Partial<StoredFile> = {}): StoredFile {
   return { ...file(path), targets: [ROLE], module: "APP", ...changes };
 }
+
+test("version text and backup stay where a load says nothing of them, and begin as none", () => {
+  const present = state([stored("etc", { version: "1.4", backup: true })]);
+  const { version: _, backup: __, ...silent } = file("etc", { sha256: SHA(2) });
+  const put = (kind: LoadKind, path: string, changes: Partial<OfferedFile> = {}) =>
+    planLoad(offer({ kind, files: [{ ...silent, path, ...changes }] }), present).puts[0]?.file;
+  for (const kind of ["hotfix", "service-pack", "version"] as const)
+    assert.deepEqual(
+      [put(kind, "etc")?.version, put(kind, "etc")?.backup],
+      ["1.4", true],
+      `${kind} changes what nobody named`,
+    );
+  const fresh = put("service-pack", "new");
+  assert.deepEqual([fresh?.version, fresh?.backup], [null, false]);
+  const said = put("hotfix", "etc", { version: null, backup: false });
+  assert.deepEqual([said?.version, said?.backup], [null, false]);
+  const nothing = planLoad(offer({ kind: "hotfix", files: [{ ...silent, sha256: SHA(1) }] }), present);
+  assert.deepEqual([nothing.puts.length, nothing.attributeChanges], [0, 0]);
+});
 
 test("each file is unknown, never loaded, changed or equal (behaviour 44)", () => {
   const plan = planLoad(
@@ -344,14 +363,17 @@ test("what was broken before is no reason against a load that does not touch it"
 
 const PATHS = ["a", "A", "b", "b/c", "dir/x", "dir/y", "../z", "nul", "update.zip"];
 const targets = fc.subarray([ROLE, "role:Client"]);
-const offered = fc.record({
-  path: fc.constantFrom(...PATHS),
-  sha256: fc.constantFrom(SHA(1), SHA(2)),
-  mode: fc.constantFrom(0o644, 0o755),
-  version: fc.constantFrom(null, "1"),
-  backup: fc.boolean(),
-  targets: fc.option(targets),
-});
+const offered = fc.record(
+  {
+    path: fc.constantFrom(...PATHS),
+    sha256: fc.constantFrom(SHA(1), SHA(2)),
+    mode: fc.constantFrom(0o644, 0o755),
+    version: fc.constantFrom(null, "1"),
+    backup: fc.boolean(),
+    targets: fc.option(targets),
+  },
+  { requiredKeys: ["path", "sha256", "mode", "targets"] },
+);
 const offers: fc.Arbitrary<LoadOffer> = fc
   .record({
     id: fc.constantFrom("APP", "OTHER", "CCC"),
@@ -374,6 +396,8 @@ const states: fc.Arbitrary<RepositoryState> = fc
       path: fc.constantFrom("a", "A", "b", "b/c", "dir/x", "dir/y", "e"),
       module: fc.constantFrom("APP", "OTHER", "CCC"),
       sha256: fc.constantFrom(SHA(1), SHA(2), null),
+      version: fc.constantFrom(null, "1", "2"),
+      backup: fc.boolean(),
       targets,
     }),
     { selector: (each) => foldPath(each.path) },
@@ -402,7 +426,13 @@ function naive(wanted: LoadOffer, present: RepositoryState): Map<string, StoredF
     if (checkPath(each.path) !== null || each.path.toLowerCase() === "update.zip") return null;
     if (before !== undefined && before.sha256 !== null && before.module !== module) return null;
     if (before === undefined && wanted.kind === "hotfix") return null;
-    after.set(each.path, { ...each, module, targets: [...(each.targets ?? before?.targets ?? [])].sort() });
+    after.set(each.path, {
+      ...each,
+      version: each.version === undefined ? (before?.version ?? null) : each.version,
+      backup: each.backup ?? before?.backup ?? false,
+      module,
+      targets: [...(each.targets ?? before?.targets ?? [])].sort(),
+    });
   }
   const clash = (paths: Iterable<string>) =>
     new Set(findTwins(paths).map((twin) => `${twin.path} ${twin.other}`));

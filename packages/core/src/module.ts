@@ -189,8 +189,9 @@ function* checkFileRules(module: ModuleDescription): Generator<ModuleFault> {
 export interface FileAttributes {
   /** Null: no rule names any. */
   readonly targets: readonly DeployTarget[] | null;
+  /** Null: no rule says one. */
   readonly version: string | null;
-  readonly backup: boolean;
+  readonly backup: boolean | null;
   /** Null: the mode of the file itself. */
   readonly mode: number | null;
 }
@@ -199,7 +200,7 @@ export interface FileAttributes {
 export function fileAttributes(rules: readonly FileRule[], path: string): FileAttributes {
   let targets: readonly DeployTarget[] | null = null;
   let version: string | null = null;
-  let backup = false;
+  let backup: boolean | null = null;
   let mode: number | null = null;
   for (const rule of rules) {
     if (!rule.match.matches(path)) continue;

@@ -24,8 +24,10 @@ const LoadFileSchema = Type.Object(
     size: Bytes,
     sha256: Sha256Schema,
     mode: Type.Integer({ minimum: 0, maximum: 0o777 }),
-    version: Nullable(Type.String({ maxLength: 200 })),
-    backup: Type.Boolean(),
+    /** Absent: what the repository has; none for a new file. */
+    version: Type.Optional(Nullable(Type.String({ maxLength: 200 }))),
+    /** Absent: what the repository has; false for a new file. */
+    backup: Type.Optional(Type.Boolean()),
     /** Deploy targets; null keeps those that the repository has (none for a new file). */
     targets: Nullable(Type.Array(TargetSchema, { maxItems: 1000 })),
   },

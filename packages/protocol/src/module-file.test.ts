@@ -93,7 +93,7 @@ test("the last matching rule wins, for each attribute by itself", () => {
   assert.deepEqual(fileAttributes(files, "doc/a.md"), {
     targets: [],
     version: null,
-    backup: false,
+    backup: null,
     mode: null,
   });
   assert.deepEqual(fileAttributes(files, "core.dll").targets, [{ kind: "package", name: "MOD/Core" }]);

@@ -48,8 +48,8 @@ export function release(
       size: bytes.length,
       sha256,
       mode: file.mode ?? 0o644,
-      version: file.version ?? null,
-      backup: file.backup ?? false,
+      ...(file.version === undefined ? {} : { version: file.version }),
+      ...(file.backup === undefined ? {} : { backup: file.backup }),
       targets: file.targets === null ? null : [...(file.targets ?? ["role:Server"])],
     };
   });

@@ -3,7 +3,6 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { formatTarget } from "@lockstep/core";
 import { isLockstepError } from "@lockstep/protocol";
 import { describeLoad, type LoadArguments } from "./description.ts";
 
@@ -12,7 +11,7 @@ after(() => rmSync(directory, { recursive: true, force: true }));
 
 async function targets(given: LoadArguments, path: string): Promise<string[] | null> {
   const load = await describeLoad(directory, { module: "M", version: "1", ...given });
-  return load.attributes(path).targets?.map(formatTarget) ?? null;
+  return load.attributes(path).targets;
 }
 
 test("the last matching --assign wins; an empty role means not distributed", async () => {
@@ -68,10 +67,31 @@ test("a description beside the files says the rest, and must not be contradicted
   context.after(() => rmSync(file));
   const load = await describeLoad(directory, { assign: ["x=Client"] });
   assert.deepEqual([load.module.id, load.module.version, load.omit], ["MOD", "7", "module.toml"]);
-  assert.deepEqual(load.attributes("x").targets?.map(formatTarget), ["role:Client"]);
-  assert.deepEqual(load.attributes("y").targets?.map(formatTarget), ["role:Server"]);
+  assert.deepEqual(load.attributes("x").targets, ["role:Client"]);
+  assert.deepEqual(load.attributes("y").targets, ["role:Server"]);
   assert.equal(load.attributes("x").mode, 0o700);
   await assert.rejects(describeLoad(directory, { version: "8" }), (error) => isLockstepError(error, "USAGE"));
   const without = await describeLoad(directory, { module: "M", version: "8", moduleFile: "none" });
   assert.equal(without.omit, null);
+});
+
+test("version text and backup are said by rules and by whole versions; else they stay", async (context) => {
+  const file = join(directory, "module.toml");
+  writeFileSync(
+    file,
+    'format = 1\nid = "MOD"\nversion = "7"\n[[files]]\nmatch = "etc/*"\nbackup = true\nversion = "7.0"\n',
+  );
+  context.after(() => rmSync(file));
+  const said = async (path: string, given: LoadArguments) => {
+    const { version, backup } = (await describeLoad(directory, given)).attributes(path);
+    return { version, backup };
+  };
+  const kept = { version: undefined, backup: undefined };
+  assert.deepEqual(await said("etc/a", {}), { version: "7.0", backup: true });
+  assert.deepEqual(await said("bin/a", {}), { version: null, backup: false });
+  assert.deepEqual(await said("etc/a", { kind: "hotfix" }), { version: "7.0", backup: true });
+  assert.deepEqual(await said("bin/a", { kind: "hotfix" }), kept);
+  const none = { module: "MOD", version: "7", moduleFile: "none" };
+  assert.deepEqual(await said("etc/a", { ...none, kind: "hotfix" }), kept);
+  assert.deepEqual(await said("etc/a", none), kept);
 });

@@ -3,15 +3,15 @@ import { join } from "node:path";
 import {
   type AssignRule,
   assignTargets,
-  type FileAttributes,
   type FileRule,
   fileAttributes,
+  formatTarget,
   isModuleId,
   isVersion,
   type ModuleDescription,
   parseAssignRule,
 } from "@lockstep/core";
-import type { LoadKind, LoadRequest } from "@lockstep/protocol/wire";
+import type { LoadFile, LoadKind, LoadRequest } from "@lockstep/protocol/wire";
 import { usage } from "../options.ts";
 
 /** What the command line says of a load. */
@@ -24,6 +24,9 @@ export interface LoadArguments {
   readonly moduleFile?: string;
 }
 
+/** What a load says of a file beside its content. What is absent stays as the repository has it; so do targets of null. */
+type LoadAttributes = Pick<LoadFile, "targets" | "version" | "backup"> & Partial<Pick<LoadFile, "mode">>;
+
 /** What is loaded, apart from its files. */
 export interface LoadDescription {
   readonly module: LoadRequest["module"];
@@ -32,7 +35,7 @@ export interface LoadDescription {
   /** A file at the root of the directory that describes the module and is not part of it. */
   readonly omit: string | null;
   /** What description and command line say of one file. */
-  readonly attributes: (path: string) => FileAttributes;
+  readonly attributes: (path: string) => LoadAttributes;
 }
 
 const MODULE_FILE_NAME = "module.toml";
@@ -82,12 +85,19 @@ function attributesOf(
   described: readonly FileRule[] | null,
   rules: readonly AssignRule[],
   kind: LoadKind,
-): FileAttributes {
+): LoadAttributes {
   const attributes = fileAttributes(described ?? [], path);
   const targets = assignTargets(rules, path) ?? attributes.targets;
-  // A version says anew where each of its files belongs; the other kinds leave alone what they do not mention.
-  const saysAll = kind === "version" && (described !== null || rules.length > 0);
-  return { ...attributes, targets: targets ?? (saysAll ? [] : null) };
+  // A version says anew what is to be said of each of its files; the other kinds leave alone what they do not mention.
+  const isVersion = kind === "version";
+  const saysTargets = isVersion && (described !== null || rules.length > 0);
+  const saysRest = isVersion && described !== null;
+  return {
+    targets: targets?.map(formatTarget) ?? (saysTargets ? [] : null),
+    ...(attributes.mode === null ? {} : { mode: attributes.mode }),
+    ...(attributes.version === null && !saysRest ? {} : { version: attributes.version }),
+    ...(attributes.backup === null && !saysRest ? {} : { backup: attributes.backup ?? false }),
+  };
 }
 
 function readRule(text: string): AssignRule {

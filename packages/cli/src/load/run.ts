@@ -1,6 +1,5 @@
 import { resolve } from "node:path";
 import type { HubClient } from "@lockstep/client";
-import { formatTarget } from "@lockstep/core";
 import { listenForInterruption, printable, systemClock } from "@lockstep/platform";
 import {
   type LoadComparison,
@@ -315,18 +314,13 @@ function toRequest(
     kind: description.kind,
     note: options.note ?? null,
     declared: description.declared,
-    files: files.map(({ path, size, sha256, mode }) => {
-      const { targets, version, backup, mode: given } = description.attributes(path);
-      return {
-        path,
-        size,
-        sha256,
-        mode: given ?? mode,
-        version,
-        backup,
-        targets: targets?.map(formatTarget) ?? null,
-      };
-    }),
+    files: files.map(({ path, size, sha256, mode }) => ({
+      path,
+      size,
+      sha256,
+      mode,
+      ...description.attributes(path),
+    })),
     allowDowngrade: options.yes === true,
   };
 }
