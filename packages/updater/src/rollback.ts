@@ -6,7 +6,7 @@ import { locate, readInstallState } from "./installation.ts";
 import { throwIfInterrupted } from "./interruption.ts";
 import { applyContext } from "./recovery.ts";
 import { describeProblem, report } from "./report.ts";
-import { RolledBackError } from "./run.ts";
+import { RolledBackError } from "./run-failure.ts";
 import { newRunId, type SessionOptions, withInstallation } from "./session.ts";
 import { UpdateLog } from "./update-log.ts";
 

@@ -34,6 +34,7 @@ import { type Goal, type Preparation, prepare } from "./preparation.ts";
 import { ProgressMeter } from "./progress.ts";
 import { applyContext, dropRunNote, recoverLocked, writeRunNote } from "./recovery.ts";
 import { describeProblem, report } from "./report.ts";
+import { RolledBackError, refusePlan } from "./run-failure.ts";
 import { KEPT_MAX, type RunHost, type RunRequest, type RunResult } from "./run-types.ts";
 import { type ListDigest, type SeenStat, writeIndexFile } from "./stat-index.ts";
 import { encodeInstallState, type StateBytes } from "./state-bytes.ts";
@@ -449,18 +450,6 @@ class Run {
   }
 }
 
-/** The update was switched and taken back: the installation is at its former revision. */
-export class RolledBackError extends LockstepError {
-  constructor(reason: string, cause: LockstepError | null) {
-    super(cause?.code ?? "PROBE_FAILED", `the update was taken back: ${cause?.message ?? reason}`, {
-      ...(cause?.expected === undefined ? {} : { expected: cause.expected }),
-      ...(cause?.found === undefined ? {} : { found: cause.found }),
-      hint: cause?.hint ?? "The installation is at its former revision. update.log says which step failed.",
-      ...(cause === null ? {} : { cause, faults: cause.faults }),
-    });
-  }
-}
-
 const NOTHING_FETCHED: StagingTotals = { receivedBytes: 0, requests: 0, fetched: 0, reused: 0 };
 const COMPRESSED_ASIDE_MIN = 1024 * 1024;
 
@@ -494,16 +483,4 @@ function rolesOf(state: {
   readonly packagesChosen: readonly string[];
 }) {
   return { roles: state.rolesChosen, packages: state.packagesChosen };
-}
-
-/** Throws INSTALLATION_CONFLICT when the plan cannot be carried out without touching what is not ours. */
-export function refusePlan({ plan }: Pick<Preparation, "plan">): void {
-  const [first] = plan.faults;
-  if (first === undefined) return;
-  throw new LockstepError("INSTALLATION_CONFLICT", "something stands in the way of the update", {
-    expected: "files and folders that are the product's",
-    found: `${first.path}: ${first.problem}`,
-    faults: plan.faults.map(({ path, problem }) => ({ where: path, problem })),
-    hint: "Nothing was changed. Move what is named out of the installation, then run it again.",
-  });
 }
