@@ -27,6 +27,8 @@ export type ToUpdater =
         readonly url?: string | undefined;
         readonly caFile?: string | undefined;
         readonly tokenFile?: string | undefined;
+        /** Over the channel and not by the environment, which others of this user can read as long as the process runs. */
+        readonly token?: string | undefined;
       };
       readonly lockToken: string;
     }
@@ -43,6 +45,7 @@ const NODE_OPTIONS = ["--max-semi-space-size=2"];
 const ALLOCATOR = { MALLOC_ARENA_MAX: "1" };
 
 const COMPLAINT_CHARACTERS_MAX = 4000;
+export const TOKEN = "LOCKSTEP_TOKEN";
 
 /** Runs in the given copy, or in this process where there is none. Throws what the run throws. */
 export async function runIn(
@@ -60,7 +63,7 @@ async function runInCopy(copy: UpdaterCopy, request: RunRequest, host: RunHost):
       // What it has to say comes as messages; what Node says of a program that cannot even be loaded is a reason, no text
       // for a screen.
       stdio: ["inherit", "inherit", "pipe", "ipc"],
-      env: { ...ALLOCATOR, ...process.env },
+      env: { ...ALLOCATOR, ...withoutToken(process.env) },
     }),
   );
   let complaint = "";
@@ -89,12 +92,17 @@ async function runInCopy(copy: UpdaterCopy, request: RunRequest, host: RunHost):
           );
       });
       const { url, caFile, tokenFile } = access;
-      tell({ kind: "run", request, access: { url, caFile, tokenFile }, lockToken: host.lock.token });
+      const token = access.environment[TOKEN];
+      tell({ kind: "run", request, access: { url, caFile, tokenFile, token }, lockToken: host.lock.token });
       if (signal?.aborted) interrupt();
     });
   } finally {
     signal?.removeEventListener("abort", interrupt);
   }
+}
+
+function withoutToken(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(environment).filter(([name]) => name !== TOKEN));
 }
 
 function errorOf(body: ErrorBody): LockstepError {

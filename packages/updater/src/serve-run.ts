@@ -1,6 +1,6 @@
 import { listenForInterruption, systemClock } from "@lockstep/platform";
 import { exitStatus, isLockstepError } from "@lockstep/protocol/wire";
-import { type FromUpdater, type ToUpdater, toBody } from "./hand-over.ts";
+import { type FromUpdater, TOKEN, type ToUpdater, toBody } from "./hand-over.ts";
 import { locate } from "./installation.ts";
 import { joinLock } from "./lock-file.ts";
 import { describeProblem } from "./report.ts";
@@ -27,10 +27,14 @@ export async function serveRun(): Promise<number> {
     });
   });
   try {
-    const { request, access, lockToken } = order;
+    const { request, access: asked, lockToken } = order;
+    const { token, ...access } = asked;
     const lock = joinLock(locate(request.directory), lockToken, systemClock);
     const result = await run(request, {
-      access: { ...access, environment: process.env },
+      access: {
+        ...access,
+        environment: { ...process.env, ...(token === undefined ? {} : { [TOKEN]: token }) },
+      },
       clock: systemClock,
       lock,
       progress: (event) => {
