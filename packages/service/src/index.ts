@@ -2,6 +2,7 @@
 export * from "./config/load.ts";
 export type * from "./config/types.ts";
 export { type ConfigWatch, watchServiceConfig } from "./config/watch.ts";
+export { type ImportedConfig, importConfig } from "./import-xml/convert.ts";
 export { parseLine } from "./log/line.ts";
 export { createSystemLog } from "./log/system-log.ts";
 export { readLog } from "./log/tail.ts";
