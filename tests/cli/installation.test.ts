@@ -131,6 +131,11 @@ test("check says 0 or 10, plan says what and why, update brings it in step", asy
   assert.equal(inStep.status, 0, inStep.stderr);
   const { current } = documentOf<{ current: number }>(inStep);
   assert.deepEqual(documentOf(inStep), { directory: target, inStep: true, installed: current, current });
+  const relative = { env: { LOCKSTEP_TOKEN: token() }, cwd: directory };
+  for (const command of ["check", "update", "plan", "verify", "configure"]) {
+    const end = await lockstep([command, "follow", "--json"], relative);
+    assert.equal(documentOf<{ directory: string }>(end).directory, target, command);
+  }
   const nothing = await onMachine("plan", target, "--json");
   assert.equal(nothing.status, 0);
 

@@ -94,7 +94,11 @@ test("the DBQueue can be stopped: a load then waits for its revision in vain, an
     ];
     const end = await run("load", source, ...args);
     assert.equal(end.status, 1);
-    assert.equal(documentOf<ErrorDocument>(end).error.code, "REVISION_TIMEOUT");
+    const { error } = documentOf<ErrorDocument>(end);
+    assert.equal(error.code, "REVISION_TIMEOUT");
+    assert.match(String(error.found), /emergency stop is set \(a test\)/);
+    assert.match(String(error.hint), /lockstep dbqueue start/);
+    assert.match(end.stderr, /^warning: waiting: the DBQueue's emergency stop is set \(a test\)/m);
     const queue = documentOf<{
       stopped: boolean;
       stoppedReason: string | null;

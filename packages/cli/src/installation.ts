@@ -1,3 +1,4 @@
+import { resolve } from "node:path";
 import { EDITS_POLICIES, type EditsPolicy, parseEditsPolicy } from "@lockstep/core";
 import type { HubAccess } from "@lockstep/updater";
 import type { Command } from "commander";
@@ -20,7 +21,9 @@ const LOCK_WAIT_SECONDS_MAX = 86_400;
 
 /** The argument and options of every command on an installation. The hub is the one that the installation names. */
 export function addInstallationArguments(command: Command): Command {
-  return addJsonOption(addHubOptions(command.argument("<directory>", "the installation"))).option(
+  // Absolute from here on: what a script reads of it must not depend on where it was called.
+  const absolute = (directory: string) => resolve(directory);
+  return addJsonOption(addHubOptions(command.argument("<directory>", "the installation", absolute))).option(
     "--quiet",
     "no remarks and no progress",
   );

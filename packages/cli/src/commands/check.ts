@@ -1,3 +1,4 @@
+import { resolve } from "node:path";
 import type { Command } from "commander";
 import { givenHubUrl, type HubArguments } from "../hub-address.ts";
 
@@ -50,7 +51,7 @@ export async function runCheck(request: CheckRequest): Promise<number> {
   const current = inStep ? result.revision : result.semaphore.revision;
   process.stdout.write(
     request.json
-      ? `${JSON.stringify({ directory: request.directory, inStep, installed, current })}\n`
+      ? `${JSON.stringify({ directory: resolve(request.directory), inStep, installed, current })}\n`
       : inStep
         ? `in step: software revision ${current}\n`
         : `behind: software revision ${installed ?? "unknown"}, the hub has ${current}\n`,

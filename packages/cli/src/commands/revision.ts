@@ -159,7 +159,10 @@ async function revertRevision(wanted: number, options: Common & { readonly yes?:
         });
     }
     const result = await hub.revertRevision(wanted, { signal });
-    const revision = await awaitRevision(hub, result, { signal });
+    const revision = await awaitRevision(hub, result, {
+      signal,
+      onStopped: (remark) => output.warn(remark),
+    });
     output.document({ ...result, revision });
     output.line(`software revision ${revision}${result.changes ? "" : " (nothing changed)"}`);
   });

@@ -150,7 +150,11 @@ class Load {
     const revision =
       wait === false && result.changes
         ? null
-        : await awaitRevision(this.#hub, result, { waitSeconds, signal: this.#signal });
+        : await awaitRevision(this.#hub, result, {
+            waitSeconds,
+            signal: this.#signal,
+            onStopped: (remark) => this.#output.warn(remark),
+          });
     this.#output.document(this.#document(comparison, summary, warnings, result, revision));
     this.#tell(result, revision);
   }
