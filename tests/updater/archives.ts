@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { deflateRawSync } from "node:zlib";
 import { formatUpdateArchive } from "@lockstep/protocol";
 import { bundleUpdater } from "../../scripts/bundle-updater.mjs";
 
@@ -7,6 +8,8 @@ export interface ArchiveParts {
   readonly version?: string;
   readonly updater?: string | Uint8Array;
   readonly plugins?: Readonly<Record<string, string>>;
+  /** Compresses the parts, so that little can stand for much. */
+  readonly deflated?: boolean;
   /** Changes the description after it was computed. */
   readonly describe?: (text: string) => string;
   /** Parts that the description does not know. */
@@ -35,27 +38,33 @@ export async function makeArchive(parts: ArchiveParts): Promise<Buffer> {
   const smuggled = Object.entries(parts.smuggled ?? {}).map(
     ([path, content]) => [path, toBytes(content)] as const,
   );
-  return storeZip([
-    ["update.json", toBytes(parts.describe?.(text) ?? text)],
+  const entries = [
+    ["update.json", toBytes(parts.describe?.(text) ?? text)] as const,
     ...described.map(({ path }) => [path, files[path] ?? new Uint8Array()] as const),
     ...smuggled,
-  ]);
+  ];
+  return makeZip(entries, parts.deflated === true);
 }
 
 const toBytes = (value: string | Uint8Array) => (typeof value === "string" ? Buffer.from(value) : value);
 
-/** A zip of stored entries (APPNOTE 4.3): enough for what is tested, and any name can stand in it. */
-function storeZip(entries: readonly (readonly [string, Uint8Array])[]): Buffer {
+const STORED = 0;
+const DEFLATED = 8;
+
+/** A zip (APPNOTE 4.3) with just what is tested; any name can stand in it. */
+function makeZip(entries: readonly (readonly [string, Uint8Array])[], deflated: boolean): Buffer {
   const local: Buffer[] = [];
   const central: Buffer[] = [];
   let offset = 0;
   for (const [path, bytes] of entries) {
     const name = Buffer.from(path);
+    const data = deflated ? deflateRawSync(bytes) : Buffer.from(bytes);
     const facts = Buffer.alloc(26);
     facts.writeUInt16LE(20, 0);
+    facts.writeUInt16LE(deflated ? DEFLATED : STORED, 4);
     facts.writeUInt32LE(0x00210000, 6);
     facts.writeUInt32LE(crc32(bytes), 10);
-    facts.writeUInt32LE(bytes.length, 14);
+    facts.writeUInt32LE(data.length, 14);
     facts.writeUInt32LE(bytes.length, 18);
     facts.writeUInt16LE(name.length, 22);
     const header = Buffer.concat([Buffer.from("PK\x03\x04"), facts, name]);
@@ -63,8 +72,8 @@ function storeZip(entries: readonly (readonly [string, Uint8Array])[]): Buffer {
     where.writeUInt32LE(0o100644 * 65536, 6);
     where.writeUInt32LE(offset, 10);
     central.push(Buffer.concat([Buffer.from("PK\x01\x02"), Buffer.from([20, 3]), facts, where, name]));
-    local.push(header, Buffer.from(bytes));
-    offset += header.length + bytes.length;
+    local.push(header, data);
+    offset += header.length + data.length;
   }
   const directory = Buffer.concat(central);
   const end = Buffer.alloc(22);

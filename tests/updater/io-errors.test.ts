@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdirSync, statSync } from "node:fs";
+import { mkdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
@@ -38,8 +38,8 @@ test("a rollback is one, also when automatic updates cannot be switched off afte
   await install(directory, world.installOptions(["A"]));
   world.hub.publish({ file: { content: "two", targets } });
   await update(directory, world.options());
-  // In the way of the next InstallState.config, but not of the rollback's own.
-  mkdirSync(join(directory, ".lockstep/state.new"));
+  // What the rollback puts in place and nobody can read, nor change a setting in.
+  writeFileSync(join(directory, ".lockstep/previous/state.former"), "damaged");
   const { to } = await rollback(directory, world.options());
   assert.equal(to, 1);
   assert.equal(treeOf(directory).file, "one");
@@ -77,7 +77,7 @@ import { openSync } from "node:fs";
 import { runIn } from ${JSON.stringify(module)};
 try { while (true) openSync("/dev/null", "r"); } catch {}
 const copy = { directory: "/tmp", program: "/tmp/updater.mjs", version: "0", sha256: "0" };
-try { await runIn(copy, {}, { access: {}, lock: { token: "" }, progress: () => {} }); }
+try { await runIn(copy, {}, { access: { environment: {} }, lock: { token: "" }, progress: () => {} }); }
 catch (error) { console.log(error.code, error.hint); }
 `;
   const { stdout, stderr } = spawnSync(

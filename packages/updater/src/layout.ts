@@ -28,6 +28,8 @@ export interface InstallationPaths {
   readonly partial: string;
   readonly manifests: string;
   readonly updater: string;
+  /** Where a new updater shows that it works; nothing stands there but while it does, or after it was killed. */
+  readonly selfTest: string;
   readonly backup: string;
   /** What a recovery must know of the run that it finishes. */
   readonly run: string;
@@ -51,6 +53,7 @@ export function installationPaths(root: string): InstallationPaths {
     partial: join(own, "partial"),
     manifests: join(own, "manifests"),
     updater: join(own, "updater"),
+    selfTest: join(own, "self-test"),
     backup: join(own, "backup"),
     run: join(own, "run.json"),
     attempts: join(own, "attempts.json"),

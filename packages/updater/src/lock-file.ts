@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import {
+  existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -95,6 +96,11 @@ export function lookAtLock(
   if (decision.kind !== "held") return null;
   const host = observation.kind === "record" ? observation.record.host : null;
   return { kind: "held", by: decision.by, host };
+}
+
+/** Whether there is a lock that nobody holds any more. */
+export function isLeftBehind(paths: InstallationPaths, clock: Pick<Clock, "now">): boolean {
+  return existsSync(paths.lock) && lookAtLock(paths, clock) === null;
 }
 
 /** The error of whoever cannot wait for the lock. */

@@ -89,6 +89,15 @@ export class PartialStore {
   }
 }
 
+/** What had arrived for an update that is complete now. Never throws: it only takes space, and the next update clears it. */
+export function forgetPartial(paths: InstallationPaths): void {
+  try {
+    new PartialStore(paths).clear();
+  } catch {
+    // It stays.
+  }
+}
+
 /**
  * Saves what an unfinished run had staged. To be called before staging directories are cleared away, and never while a
  * commit is in force: then the staged files belong to it. Returns how many contents were saved.

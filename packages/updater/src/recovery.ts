@@ -6,7 +6,7 @@ import { isUnfinished, mayNotLook } from "./installation.ts";
 import { guarded, unnamedIoFailure } from "./io-failure.ts";
 import type { InstallationPaths } from "./layout.ts";
 import { type HeldLock, lockedError, lookAtLock, tryLock } from "./lock-file.ts";
-import { salvage } from "./partial.ts";
+import { forgetPartial, salvage } from "./partial.ts";
 import { PluginHost } from "./plugin-host.ts";
 import { UpdateLog } from "./update-log.ts";
 
@@ -137,6 +137,7 @@ export async function recoverLocked(
       outcome: result.kind,
     });
   dropRunNote(paths);
+  if (result.kind === "finished") forgetPartial(paths);
   const unwritten = log.flush();
   if (unwritten !== null) options.log?.warn("update.log is not complete", { problem: unwritten });
   return result;

@@ -9,6 +9,7 @@ import { connectHub, type HubAccess } from "./hub-access.ts";
 import { throwIfInterrupted } from "./interruption.ts";
 import { guarded, unnamedIoFailure } from "./io-failure.ts";
 import type { InstallationPaths } from "./layout.ts";
+import { clearLeftovers } from "./leftovers.ts";
 import { type HeldLock, lockedError, tryLock } from "./lock-file.ts";
 import type { ProgressListener } from "./progress.ts";
 import { recoverLocked } from "./recovery.ts";
@@ -61,6 +62,7 @@ export async function withInstallation<T>(
       progress({ kind: "notice", message: `an interrupted update to revision ${recovered.to} was finished` });
     if (recovered.kind === "rolled-back")
       progress({ kind: "notice", message: `an interrupted update was taken back: ${recovered.reason}` });
+    clearLeftovers(paths, clock.now());
     return await work({
       paths,
       host: { access: options.access, clock, lock, progress, signal: options.signal },
@@ -173,7 +175,7 @@ async function findUpdater(
 
 async function demandQualified(session: Session, copy: UpdaterCopy | null): Promise<UpdaterCopy | null> {
   if (copy === null) return null;
-  const { passed, problem } = await qualify(copy);
+  const { passed, problem } = await qualify(copy, session.paths);
   if (passed) return copy;
   tell(
     session,

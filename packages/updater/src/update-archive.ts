@@ -1,7 +1,20 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { hash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
+import type { Readable } from "node:stream";
 import type { HubClient } from "@lockstep/client";
 import type { Sha256 } from "@lockstep/core";
 import type { Clock } from "@lockstep/platform";
@@ -92,8 +105,7 @@ function openCopy(paths: InstallationPaths, sha256: Sha256): UpdaterCopy | null 
     const { version, parts } = parseUpdateArchive(
       readFileSync(join(directory, UPDATE_DESCRIPTION_PART), "utf8"),
     );
-    for (const part of parts)
-      if (hash("sha256", readFileSync(join(directory, part.path)), "hex") !== part.sha256) return null;
+    for (const part of parts) if (digestOf(join(directory, part.path)) !== part.sha256) return null;
     return { directory, program: join(directory, UPDATER_PART), version, sha256 };
   } catch {
     return null;
@@ -103,12 +115,13 @@ function openCopy(paths: InstallationPaths, sha256: Sha256): UpdaterCopy | null 
 async function unpack(zip: string, directory: string): Promise<void> {
   const { readZip } = await import("./zip.ts");
   const descriptions: UpdateArchiveDescription[] = [];
-  await readZip(zip, async (path, size, read) => {
+  await readZip(zip, async (path, size, open) => {
+    const target = join(directory, path);
+    guarded(target, "writing", () => mkdirSync(dirname(target), { recursive: true, mode: PRIVATE_MODE }));
     if (path === UPDATE_DESCRIPTION_PART) {
       if (size > DESCRIPTION_BYTES_MAX) throw invalid(`its description has ${size} bytes`);
-      const bytes = await read();
-      descriptions.push(parseUpdateArchive(bytes.toString("utf8")));
-      write(directory, path, bytes);
+      await write(target, await open());
+      descriptions.push(parseUpdateArchive(readFileSync(target, "utf8")));
       return;
     }
     const [description] = descriptions;
@@ -116,10 +129,8 @@ async function unpack(zip: string, directory: string): Promise<void> {
     const part = description?.parts.find((each) => each.path === path);
     if (part === undefined) throw invalid(`it holds ${path}, which its description does not name`);
     if (part.size !== size) throw invalid(`${path} has ${size} bytes, expected ${part.size}`);
-    const bytes = await read();
-    if (hash("sha256", bytes, "hex") !== part.sha256)
+    if ((await write(target, await open())) !== part.sha256)
       throw invalid(`${path} has another digest than described`);
-    write(directory, path, bytes);
   });
   const [description] = descriptions;
   if (description === undefined) throw invalid("it has no description");
@@ -127,12 +138,37 @@ async function unpack(zip: string, directory: string): Promise<void> {
   if (missing !== undefined) throw invalid(`${missing.path} is missing`);
 }
 
-function write(directory: string, path: string, bytes: Buffer): void {
-  const target = join(directory, path);
-  guarded(target, "writing", () => {
-    mkdirSync(dirname(target), { recursive: true, mode: PRIVATE_MODE });
-    writeFileSync(target, bytes, { flag: "wx", mode: 0o600 });
-  });
+/** Writes a new file as its content comes; returns the digest of what came. */
+async function write(target: string, content: Readable): Promise<Sha256> {
+  const digest = createHash("sha256");
+  const file = guarded(target, "making", () => openSync(target, "wx", 0o600));
+  try {
+    for await (const chunk of content as AsyncIterable<Buffer>) {
+      digest.update(chunk);
+      guarded(target, "writing", () => {
+        for (let done = 0; done < chunk.length; ) done += writeSync(file, chunk, done);
+      });
+    }
+  } finally {
+    closeSync(file);
+  }
+  return digest.digest("hex");
+}
+
+const PIECE_BYTES = 1024 * 1024;
+
+/** The digest of a file, a piece at a time. */
+function digestOf(path: string): Sha256 {
+  const digest = createHash("sha256");
+  const piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
+  const file = openSync(path, "r");
+  try {
+    for (let read = readSync(file, piece); read > 0; read = readSync(file, piece))
+      digest.update(piece.subarray(0, read));
+  } finally {
+    closeSync(file);
+  }
+  return digest.digest("hex");
 }
 
 function invalid(problem: string): LockstepError {
@@ -146,6 +182,7 @@ function invalid(problem: string): LockstepError {
 /** Whether the updater in it works on this machine: it must say so itself, once for each version of Node. */
 export async function qualify(
   copy: UpdaterCopy,
+  paths: InstallationPaths,
 ): Promise<{ readonly passed: boolean; readonly problem: string }> {
   const marker = join(copy.directory, PASSED);
   const subject = `${copy.sha256} ${process.version}`;
@@ -154,7 +191,7 @@ export async function qualify(
   } catch {
     // Not tested yet.
   }
-  const problem = await selfTest(copy.program);
+  const problem = await selfTest(copy.program, paths.selfTest);
   if (problem !== null) return { passed: false, problem };
   try {
     writeFileSync(marker, subject, { mode: 0o600 });
@@ -173,8 +210,8 @@ const SELF_TEST_LAST_OUTPUT_MS = 1000;
  * secrets, a process group that ends as a whole, little room for what it prints, and a time limit that its children
  * cannot outlast by holding its output open. Returns what is wrong, or null.
  */
-async function selfTest(program: string): Promise<string | null> {
-  const started = start(program);
+async function selfTest(program: string, place: string): Promise<string | null> {
+  const started = start(program, place);
   if (typeof started === "string") return started;
   const child = started;
   let output = "";
@@ -205,15 +242,18 @@ async function selfTest(program: string): Promise<string | null> {
   endGroup(child.pid);
   child.stdout?.destroy();
   child.stderr?.destroy();
+  clearSelfTest(place);
   return problem;
 }
 
 /** The process of a self-test, or why there is none. Where the system has no more files to open, it has no output either. */
-function start(program: string): ChildProcess | string {
+function start(program: string, place: string): ChildProcess | string {
   try {
+    // Its place for temporary files is ours, on the disk that it is tested for: what a killed test leaves is found there.
+    mkdirSync(place, { recursive: true, mode: PRIVATE_MODE });
     return spawn(process.execPath, [program, "self-test"], {
       stdio: ["ignore", "pipe", "pipe"],
-      env: cleanEnvironment(process.env),
+      env: { ...cleanEnvironment(process.env), TMPDIR: place, TEMP: place, TMP: place },
       detached: process.platform !== "win32",
     });
   } catch (error) {
@@ -221,8 +261,18 @@ function start(program: string): ChildProcess | string {
   }
 }
 
-/** Removes copies that nobody uses any more. */
+/** Removes what self-tests left. Never throws: it stays for the next time. */
+function clearSelfTest(place: string): void {
+  try {
+    rmSync(place, { recursive: true, force: true });
+  } catch {
+    // It stays.
+  }
+}
+
+/** Removes copies that nobody uses any more, and what their tests left. */
 export function pruneArchives(paths: InstallationPaths, keep: Sha256 | null): void {
+  clearSelfTest(paths.selfTest);
   try {
     for (const name of readdirSync(paths.updater))
       if (name !== keep) rmSync(join(paths.updater, name), { recursive: true, force: true });

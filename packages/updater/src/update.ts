@@ -1,7 +1,9 @@
 import type { EditsPolicy } from "@lockstep/core";
+import { systemClock } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import { connectHub } from "./hub-access.ts";
 import { isUnfinished, locate, readInstalledRevision, readInstallHead } from "./installation.ts";
+import { isLeftBehind } from "./lock-file.ts";
 import { report } from "./report.ts";
 import type { RunRequest, RunResult } from "./run-types.ts";
 import { runToRevision, type Session, type SessionOptions, withInstallation } from "./session.ts";
@@ -34,8 +36,9 @@ export type UpdateResult =
  */
 export async function update(directory: string, options: UpdateOptions): Promise<UpdateResult> {
   const paths = locate(directory);
-  // What was interrupted is finished first, by whoever has the lock: before that there may not even be a state to read.
-  if (!isUnfinished(paths)) {
+  // What was interrupted is finished first, by whoever has the lock: before that there may not even be a state to read. A
+  // lock that a killed process left keeps users who may not look into our private directory from starting anything.
+  if (!isUnfinished(paths) && !isLeftBehind(paths, options.clock ?? systemClock)) {
     // Most runs find nothing to do; these take no lock and leave no trace.
     const head = readInstallHead(paths);
     const installed = readInstalledRevision(paths)?.revision ?? null;
