@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { documentOf, type ErrorDocument, ended, lockstep, start, temporaryDirectory } from "./lockstep.ts";
 
 const COMMANDS = [
-  ...["hub", "setup", "load", "files", "revision", "roles", "settings", "dbqueue", "fleet"],
+  ...["hub", "setup", "load", "files", "revision", "roles", "settings", "dbqueue", "job", "fleet"],
   ...[
     "install",
     "check",

@@ -46,6 +46,11 @@ const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./commands/dbqueue.ts"),
   },
   {
+    name: "job",
+    summary: "processes, templates, schedules and servers of the job service",
+    load: () => import("./commands/job.ts"),
+  },
+  {
     name: "fleet",
     summary: "the installations that the hub knows",
     load: () => import("./commands/fleet.ts"),

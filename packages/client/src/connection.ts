@@ -26,7 +26,7 @@ export interface HubOptions {
 }
 
 export interface RequestDescription {
-  readonly method: "GET" | "POST" | "PUT";
+  readonly method: "GET" | "POST" | "PUT" | "DELETE";
   /** Path with query, from `/v1/...`. */
   readonly path: string;
   readonly headers?: OutgoingHttpHeaders;

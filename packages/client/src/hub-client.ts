@@ -391,7 +391,8 @@ async function* nothing(): AsyncGenerator<Buffer, void> {
   // No bytes are missing.
 }
 
-function query(parameters: Record<string, string | number | undefined>): string {
+/** The query of an address; what is undefined is left out. */
+export function query(parameters: Record<string, string | number | undefined>): string {
   const pairs = Object.entries(parameters)
     .filter(([, value]) => value !== undefined)
     .map(([name, value]) => `${name}=${encodeURIComponent(String(value))}`);

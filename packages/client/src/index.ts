@@ -9,4 +9,5 @@ export {
   HubClient,
   type SemaphoreAnswer,
 } from "./hub-client.ts";
+export { JobClient, type ProcessQuery } from "./job-client.ts";
 export type { UploadContent, UploadFrames, UploadOptions, UploadPart } from "./upload.ts";

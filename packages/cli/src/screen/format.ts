@@ -40,6 +40,11 @@ export function formatTime(ms: number | null): string {
   return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
+/** A moment in UTC, to the second and marked as such: `2026-01-31 02:30:00Z`; `-` for none. */
+export function formatUtc(ms: number | null): string {
+  return ms === null ? "-" : `${new Date(ms).toISOString().slice(0, 19).replace("T", " ")}Z`;
+}
+
 /** Permission bits as three octal digits. */
 export function formatMode(mode: number): string {
   return mode.toString(8).padStart(3, "0");

@@ -4,6 +4,8 @@ import type { Output } from "./output.ts";
 export interface Column {
   readonly title: string;
   readonly align?: "left" | "right";
+  /** May be cut where the terminal is too narrow for the whole table. */
+  readonly shrinks?: boolean;
 }
 
 /**
@@ -23,9 +25,11 @@ export function printTable(
   const widths = columns.map((column, index) =>
     Math.max(column.title.length, ...safe.map((row) => displayWidth(row[index] ?? ""))),
   );
+  shrinkColumns(columns, widths, output.data.columns);
   const format = (cells: readonly string[]) =>
     cells
-      .map((cell, index) => {
+      .map((whole, index) => {
+        const cell = fitText(whole, widths[index] ?? 0);
         const space = " ".repeat(Math.max(0, (widths[index] ?? 0) - displayWidth(cell)));
         const last = index === cells.length - 1;
         return columns[index]?.align === "right" ? space + cell : last ? cell : cell + space;
@@ -33,6 +37,34 @@ export function printTable(
       .join("  ");
   output.line(output.paintData("bold", format(columns.map((column) => column.title))));
   for (const row of safe) output.line(format(row));
+}
+
+const SHRUNK_WIDTH_MIN = 8;
+
+/** Narrows the columns that allow it, the widest first, until the table fits. Else lines run over. */
+function shrinkColumns(columns: readonly Column[], widths: number[], room: number): void {
+  const shrinking = columns.flatMap(({ shrinks }, index) => (shrinks === true ? [index] : []));
+  const total = () => widths.reduce((sum, width) => sum + width + 2, -2);
+  for (let over = total() - room; over > 0; over = total() - room) {
+    const [widest, second] = shrinking.sort((a, b) => (widths[b] ?? 0) - (widths[a] ?? 0));
+    const width = widest === undefined ? 0 : (widths[widest] ?? 0);
+    if (widest === undefined || width <= SHRUNK_WIDTH_MIN) return;
+    const next = second === undefined ? 0 : (widths[second] ?? 0);
+    widths[widest] = Math.max(SHRUNK_WIDTH_MIN, width - over, Math.min(next, width - 1));
+  }
+}
+
+/** A text cut to so many columns of a terminal. */
+export function fitText(text: string, width: number): string {
+  if (displayWidth(text) <= width) return text;
+  let cut = "";
+  let used = 0;
+  for (const { segment } of new Intl.Segmenter().segment(text)) {
+    used += displayWidth(segment);
+    if (used > width - 1) break;
+    cut += segment;
+  }
+  return `${cut}…`;
 }
 
 /** Columns of a terminal that a text takes: wide East Asian characters and emoji take two, combining marks none. */
