@@ -1,4 +1,12 @@
-import type { ServiceQueueOptions, ServiceStep } from "@lockstep/core";
+import {
+  type ServiceEvent,
+  type ServiceQueue,
+  type ServiceQueueOptions,
+  type ServiceStep,
+  type ServiceTransition,
+  startServiceQueue,
+  stepServiceQueue,
+} from "@lockstep/core";
 import type { Prng } from "@lockstep/testing";
 
 export const LEASE_MS = 30_000;
@@ -84,3 +92,15 @@ export interface Work {
   deadline: number;
   done: boolean;
 }
+
+export interface ServiceMachine {
+  readonly start: typeof startServiceQueue;
+  readonly step: (
+    state: ServiceQueue,
+    event: ServiceEvent,
+    now: number,
+    options: ServiceQueueOptions,
+  ) => ServiceTransition;
+}
+
+export const REAL_MACHINE: ServiceMachine = { start: startServiceQueue, step: stepServiceQueue };

@@ -1,5 +1,5 @@
 import type { Held, ServiceEffect, ServiceQueue, ServiceTransition } from "@lockstep/core";
-import { REAL_MACHINE, type ServiceMachine } from "./service-world.ts";
+import { REAL_MACHINE, type ServiceMachine } from "./service-faults.ts";
 
 /**
  * A job service with one thing left out or done wrong. The simulation must tell each from the real one; else either the

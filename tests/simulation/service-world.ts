@@ -6,9 +6,7 @@ import {
   type ServiceQueue,
   type ServiceQueueOptions,
   type ServiceResult,
-  type ServiceTransition,
   startServiceQueue,
-  stepServiceQueue,
   workerDeadline,
 } from "@lockstep/core";
 import { Prng } from "@lockstep/testing";
@@ -21,7 +19,9 @@ import {
   HUB_TICK_MS,
   LEASE_MS,
   noCounts,
+  REAL_MACHINE,
   type RunCounts,
+  type ServiceMachine,
   type Work,
 } from "./service-faults.ts";
 import { type HubReply, ModelHub } from "./service-hub.ts";
@@ -35,18 +35,6 @@ import { Agenda } from "./service-time.ts";
  *
  * What must never happen is looked for where it happens (service-oracle.ts), not in the outcome.
  */
-export interface ServiceMachine {
-  readonly start: typeof startServiceQueue;
-  readonly step: (
-    state: ServiceQueue,
-    event: ServiceEvent,
-    now: number,
-    options: ServiceQueueOptions,
-  ) => ServiceTransition;
-}
-
-export const REAL_MACHINE: ServiceMachine = { start: startServiceQueue, step: stepServiceQueue };
-
 export class ServiceWorld {
   readonly counts = noCounts();
   readonly #machine: ServiceMachine;

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import type { RunCounts } from "./service-faults.ts";
+import type { RunCounts, ServiceMachine } from "./service-faults.ts";
 import { SERVICE_MUTANTS } from "./service-mutants.ts";
 import { Violation } from "./service-oracle.ts";
-import { type ServiceMachine, ServiceWorld } from "./service-world.ts";
+import { ServiceWorld } from "./service-world.ts";
 
 /** Seeds that are the same in every run, and some that never were before; a failure prints its seed. */
 const FIXED_SEED = 1;

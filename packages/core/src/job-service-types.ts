@@ -23,8 +23,8 @@ export interface ServiceResult {
   readonly output?: Record<string, unknown>;
   readonly deferMs?: number;
   readonly permanent?: boolean;
-  readonly startedAt?: string;
-  readonly endedAt?: string;
+  readonly startedAt?: number;
+  readonly endedAt?: number;
 }
 
 /** What the hub says. The wire's answer fits. */

@@ -79,6 +79,8 @@ export const ERRORS = {
   JOB_QUEUE_TAKEN: operating(409, "later"),
   JOB_REQUEST_STALE: operating(409),
   JOB_TERM_STALE: refused(409),
+  JOB_LEASE_LOST: operating(409, "later"),
+  JOB_JOURNAL_FAILED: operating(507, "later"),
   // Installations.
   INSTALLATION_NOT_FOUND: operating(404),
   INSTALLATION_EXISTS: refused(409),
@@ -125,6 +127,7 @@ export const ERRORS = {
   SERVICE_IMPORT_REFUSED: usage(400),
   SERVICE_UNREACHABLE: operating(502, "later"),
   SERVICE_STATUS_LISTEN_FAILED: operating(500),
+  SERVICE_ALREADY_RUNNING: refused(409),
   SERVICE_INSTALL_FAILED: operating(500),
   INTERRUPTED: operating(499, "later"),
   INTERNAL: operating(500),

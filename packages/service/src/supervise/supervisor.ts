@@ -1,0 +1,247 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { dirname, resolve } from "node:path";
+import { systemClock } from "@lockstep/platform";
+import { exitStatus, LockstepError } from "@lockstep/protocol/wire";
+import { configInvalid, readConfigFile } from "../config/load.ts";
+import type { ServiceConfig } from "../config/types.ts";
+import { createSystemLog } from "../log/system-log.ts";
+import type { RunServiceOptions } from "../run-options.ts";
+import { findInstallation, isUpdateUnfinished, type OwnInstallation } from "./installation.ts";
+import { ServiceManager } from "./notify.ts";
+import { readUpdateRecord, UPDATE_STATUS, writeUpdateRecord } from "./state-files.ts";
+
+/**
+ * The small process that outlives the others: it starts the engine, starts it again when it dies, and runs the updater
+ * while no engine runs.
+ *
+ * It takes part in nothing else, so it can hardly fail; and should it die all the same, at any point, the next start of
+ * the service goes on from what is on disk: an update that stopped between its commit and its end is finished before any
+ * program of the installation starts, and an update that is owed and was not tried is tried first.
+ */
+export interface SupervisorOptions extends RunServiceOptions {
+  /** How this program starts itself: the words before `service engine` and `update`. */
+  readonly program?: readonly string[];
+}
+
+/** What the engine says to its supervisor. */
+export type FromEngine = { readonly kind: "ready"; readonly url: string | null };
+
+const BACK_OFF_MS = { first: 1000, max: 60_000 };
+/** An engine that ran for so long has not failed at its start. */
+const STEADY_MS = 60_000;
+const MESSAGE_CHARACTERS_MAX = 2000;
+
+/**
+ * Runs the service until the signal comes. Resolves with the exit status.
+ * Throws SERVICE_CONFIG_UNREADABLE, SERVICE_CONFIG_INVALID for the configuration as it is at the start.
+ */
+export async function runService(options: SupervisorOptions): Promise<number> {
+  const file = resolve(options.configFile);
+  // A fault shows here, before anything is started, and to whoever started it.
+  const { config, faults } = await readConfigFile(file, options.environment);
+  if (config === null) throw configInvalid(file, faults);
+  const supervisor = new Supervisor(file, config, options);
+  try {
+    return await supervisor.run();
+  } finally {
+    supervisor.close();
+  }
+}
+
+class Supervisor {
+  readonly #file: string;
+  readonly #stateDirectory: string;
+  readonly #provider: ServiceConfig["provider"];
+  readonly #options: SupervisorOptions;
+  readonly #program: readonly string[];
+  readonly #manager: ServiceManager;
+  #child: ChildProcess | null = null;
+  #announced = false;
+
+  constructor(file: string, config: ServiceConfig, options: SupervisorOptions) {
+    this.#file = file;
+    this.#stateDirectory = config.service.stateDirectory;
+    this.#provider = config.provider;
+    this.#options = options;
+    this.#program = options.program ?? ownProgram();
+    this.#manager = new ServiceManager(options.environment);
+    process.on("SIGHUP", ignore);
+  }
+
+  async run(): Promise<number> {
+    const { signal } = this.#options;
+    signal.addEventListener("abort", () => this.#manager.stopping(), { once: true });
+    let failures = 0;
+    while (!signal.aborted) {
+      await this.#bringInOrder();
+      if (signal.aborted) break;
+      const startedAt = systemClock.monotonic();
+      const end = await this.#runEngine();
+      if (end.status === 0 && signal.aborted) return 0;
+      if (end.status === UPDATE_STATUS) {
+        failures = 0;
+        continue;
+      }
+      // Whoever configured it has to look; a new start would fail in the same way.
+      if (
+        end.status === exitStatus("USAGE") ||
+        (end.status === exitStatus("SERVICE_ALREADY_RUNNING") && !this.#announced)
+      )
+        return end.status;
+      if (signal.aborted) return end.status ?? 1;
+      failures = systemClock.monotonic() - startedAt > STEADY_MS ? 1 : failures + 1;
+      const pause = Math.min(BACK_OFF_MS.first * 2 ** Math.min(failures - 1, 10), BACK_OFF_MS.max);
+      this.#tell(`the service's engine ended (${describeEnd(end)}); it starts again in ${pause / 1000} s`);
+      await systemClock.sleep(pause, signal);
+    }
+    return 0;
+  }
+
+  close(): void {
+    process.off("SIGHUP", ignore);
+    this.#manager.close();
+  }
+
+  /** No program of the installation may start from files of two revisions, and an update that is owed comes first. */
+  async #bringInOrder(): Promise<void> {
+    const installation = findInstallation(this.#file);
+    if (installation === null) return;
+    const record = readUpdateRecord(this.#stateDirectory);
+    if (record !== null && record.outcome === null) {
+      const outcome = await this.#update(installation);
+      if (this.#options.signal.aborted && outcome.status !== 0) return;
+      writeUpdateRecord(this.#stateDirectory, { ...record, outcome });
+    }
+    for (let failures = 0; isUpdateUnfinished(installation) && !this.#options.signal.aborted; failures++) {
+      const { status, message } = await this.#update(installation);
+      if (status === 0 || !isUpdateUnfinished(installation)) break;
+      this.#tell(`an interrupted update of ${installation.directory} cannot be finished: ${message}`);
+      const pause = Math.min(BACK_OFF_MS.first * 2 ** Math.min(failures, 10), BACK_OFF_MS.max);
+      await systemClock.sleep(pause, this.#options.signal);
+    }
+  }
+
+  #update({ directory }: OwnInstallation): Promise<{ readonly status: number; readonly message: string }> {
+    const { hub, tokenFile, caFile } = this.#provider;
+    const args = ["update", directory, "--quiet", "--hub", hub];
+    if (tokenFile !== null) args.push("--token-file", tokenFile);
+    if (caFile !== null) args.push("--ca-file", caFile);
+    const [program = process.execPath, ...first] = this.#program;
+    return new Promise((done) => {
+      const child = spawn(program, [...first, ...args], {
+        stdio: ["ignore", "ignore", "pipe"],
+        env: childEnvironment(this.#options.environment),
+        cwd: dirname(this.#file),
+      });
+      this.#child = child;
+      const stop = () => child.kill("SIGTERM");
+      this.#options.signal.addEventListener("abort", stop, { once: true });
+      let said = "";
+      child.stderr.setEncoding("utf8").on("data", (text: string) => {
+        said = (said + text).slice(-MESSAGE_CHARACTERS_MAX);
+      });
+      const finish = (status: number, message: string) => {
+        this.#options.signal.removeEventListener("abort", stop);
+        this.#child = null;
+        done({ status, message: message.trim() });
+      };
+      child.once("error", (error) => finish(1, `the updater could not be started: ${error.message}`));
+      child.once("close", (status, name) =>
+        finish(status ?? 1, said === "" ? `the updater ${describeEnd({ status, signal: name })}` : said),
+      );
+    });
+  }
+
+  #runEngine(): Promise<EngineEnd> {
+    const { signal, say, environment } = this.#options;
+    const [program = process.execPath, ...first] = this.#program;
+    return new Promise((done) => {
+      const child = spawn(program, [...first, "service", "engine", "--config", this.#file], {
+        stdio: ["ignore", "inherit", "inherit", "ipc"],
+        env: childEnvironment(environment),
+      });
+      this.#child = child;
+      let isReady = false;
+      const stop = () => child.kill("SIGTERM");
+      signal.addEventListener("abort", stop, { once: true });
+      child.on("message", (message: FromEngine) => {
+        if (message.kind !== "ready" || isReady) return;
+        isReady = true;
+        if (!this.#announced) {
+          this.#announced = true;
+          this.#manager.ready(message.url ?? "serving");
+          this.#manager.watch(() => this.#child !== null);
+          say(`ready ${message.url ?? ""}`.trim());
+        }
+      });
+      const finish = (end: EngineEnd) => {
+        signal.removeEventListener("abort", stop);
+        this.#child = null;
+        done(end);
+      };
+      child.once("error", (error) => {
+        this.#tell(`the service's engine could not be started: ${error.message}`);
+        finish({ status: 1, signal: null });
+      });
+      child.once("exit", (status, name) => finish({ status, signal: name }));
+      if (signal.aborted) stop();
+    });
+  }
+
+  #tell(message: string): void {
+    createSystemLog({ environment: this.#options.environment, stderr: process.stderr }).warning(message);
+  }
+}
+
+/** The engine follows its configuration by itself; a hang-up must not end us. */
+const ignore = () => {};
+
+interface EngineEnd {
+  readonly status: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+const describeEnd = ({ status, signal }: EngineEnd) =>
+  signal === null ? `ended with status ${status}` : `was ended by ${signal}`;
+
+/** The words with which this very program was started, up to its own arguments. */
+export function ownProgram(): readonly string[] {
+  const [, script] = process.argv;
+  return [process.execPath, ...process.execArgv, ...(script === undefined ? [] : [script])];
+}
+
+/** Our words to the service manager are not for children. */
+function childEnvironment(environment: Readonly<Record<string, string | undefined>>): NodeJS.ProcessEnv {
+  const { NOTIFY_SOCKET: _socket, WATCHDOG_USEC: _usec, WATCHDOG_PID: _pid, ...rest } = environment;
+  return rest;
+}
+
+/** For the command that is the engine: serves until SIGTERM, and speaks to the supervisor above it. */
+export async function runEngineProcess(options: {
+  readonly configFile: string;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly version: string;
+}): Promise<number> {
+  if (process.send === undefined)
+    throw new LockstepError("USAGE", "the engine is started by the job service alone", {
+      hint: "Start the service: lockstep service run --config FILE.",
+    });
+  const stop = new AbortController();
+  const drain = () => stop.abort();
+  process
+    .on("SIGTERM", drain)
+    .on("SIGINT", drain)
+    .on("disconnect", drain)
+    .on("SIGHUP", () => {});
+  const { runEngine } = await import("./engine.ts");
+  const status = await runEngine({
+    configFile: options.configFile,
+    environment: options.environment,
+    program: [...ownProgram(), "service"],
+    version: options.version,
+    signal: stop.signal,
+    onReady: (url) => process.send?.({ kind: "ready", url } satisfies FromEngine, () => {}),
+  });
+  // What a step left running inside us must not keep us.
+  process.exit(status);
+}
