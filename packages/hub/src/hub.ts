@@ -175,7 +175,7 @@ interface HubParts {
 
 function createServices(
   options: HubOptions,
-  { pool }: DatabaseConnection,
+  { pool, exchanges }: DatabaseConnection,
   database: string,
   cache: ContentStore,
   stopping: AbortSignal,
@@ -208,7 +208,7 @@ function createServices(
       await semaphore.close();
       throw error;
     }
-    const jobs = startJobService({ pool, clock, log, semaphore, stopping });
+    const jobs = startJobService({ pool, exchanges, clock, log, semaphore, stopping });
     schedules = startSchedules(pool, clock, log);
     repository = { semaphore, dbqueue, jobs };
     return repository;

@@ -1,6 +1,7 @@
 import { LockstepError } from "@lockstep/protocol";
 import { Kysely, PostgresDialect, type PostgresPool, type PostgresPoolClient } from "kysely";
 import pg from "pg";
+import { EXCHANGE_SESSION, EXCHANGES_AT_ONCE } from "./exchange-session.ts";
 import type { Database } from "./schema.ts";
 
 /** The oldest PostgreSQL that we run on: the oldest that its makers still mend. */
@@ -20,6 +21,8 @@ export type DatabaseAddress =
 export interface DatabaseConnection {
   readonly pool: pg.Pool;
   readonly db: Kysely<Database>;
+  /** For the exchanges of the job service: pipelined, and set up for them (exchange-session.ts). */
+  readonly exchanges: pg.Pool;
   /** As `server_version_num`: 180004 is 18.4. */
   readonly serverVersion: number;
   /** Waits for the queries under way, then closes every connection. */
@@ -74,20 +77,26 @@ export async function openDatabase(
   address: DatabaseAddress,
   options: { readonly max?: number; readonly applicationName?: string } = {},
 ): Promise<DatabaseConnection> {
-  const pool = new pg.Pool({
+  const config = {
     ...address,
-    max: options.max ?? 16,
     types,
     application_name: options.applicationName ?? "lockstep-hub",
     connectionTimeoutMillis: 15_000,
     idleTimeoutMillis: 60_000,
     keepAlive: true,
-    onConnect: watchClient,
-  });
-  // A connection that breaks reports it twice: to whoever waits for a query, and as an event. An event that nobody
-  // listens to would end the process.
-  pool.on("error", () => {});
-  pool.on("connect", (client) => client.on("error", () => {}));
+  };
+  const pool = quiet(new pg.Pool({ ...config, max: options.max ?? 16, onConnect: watchClient }));
+  const exchanges = quiet(
+    new pg.Pool({
+      ...config,
+      max: EXCHANGES_AT_ONCE,
+      pipeline: true,
+      onConnect: async (client) => {
+        await watchClient(client);
+        await client.query(EXCHANGE_SESSION);
+      },
+    }),
+  );
   try {
     const answer = await pool.query<{ version: number; encoding: string }>(
       `select current_setting('server_version_num')::int as version, current_setting('server_encoding') as encoding`,
@@ -97,13 +106,27 @@ export async function openDatabase(
     return {
       pool,
       db: new Kysely<Database>({ dialect: new PostgresDialect({ pool }) }),
+      exchanges,
       serverVersion: row?.version ?? 0,
-      close: () => pool.end(),
+      close: async () => {
+        await exchanges.end();
+        await pool.end();
+      },
     };
   } catch (error) {
     await pool.end();
     throw toDatabaseError(error);
   }
+}
+
+/**
+ * A connection that breaks reports it twice: to whoever waits for a query, and as an event. An event that nobody listens
+ * to would end the process.
+ */
+function quiet(pool: pg.Pool): pg.Pool {
+  pool.on("error", () => {});
+  pool.on("connect", (client) => client.on("error", () => {}));
+  return pool;
 }
 
 /**

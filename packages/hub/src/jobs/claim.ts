@@ -24,6 +24,8 @@ export interface ClaimRequest {
   readonly want: Exchange["want"];
   readonly updateOnly: boolean;
   readonly limits: readonly JobLimit[];
+  /** Whether steps under a limit may be ready in the queue. */
+  readonly limitedReady: boolean;
 }
 
 /** Key of the advisory lock of those who decide about limited steps. */
@@ -77,7 +79,7 @@ export async function claimSteps(client: pg.ClientBase, request: ClaimRequest): 
   if (internal + external === 0) return [];
   const rows = request.updateOnly
     ? await claimUpdates(client, request, want)
-    : (await mayHaveLimited(client, request.queue, want))
+    : request.limitedReady
       ? await claimMixed(client, request, want)
       : await claimUnlimited(client, request, want);
   return rows.sort((a, b) => byTurn(a, b));
@@ -127,15 +129,6 @@ async function claimUpdates(client: pg.ClientBase, request: ClaimRequest, want: 
     values: [request.queue, request.instance, request.sequence, want.internal, want.external],
   });
   return rows;
-}
-
-async function mayHaveLimited(client: pg.ClientBase, queue: string, want: Exchange["want"]) {
-  const { rowCount } = await client.query({
-    name: "job-limited-any",
-    text: `select from job_step where queue = $1 and state = 'ready' and limited and execution = any($2) limit 1`,
-    values: [queue, wantedExecutions(want)],
-  });
-  return rowCount !== 0;
 }
 
 /** Limited and other steps compete for the same slots, so the first of both are laid side by side. */

@@ -1,70 +1,61 @@
-import {
-  type ClaimedJobStep,
-  decideAdmission,
-  decideLoss,
-  decideResult,
-  type JobStepEnd,
-} from "@lockstep/core";
-import { type Exchange, type ExchangeAnswer, LockstepError, type StepResult } from "@lockstep/protocol";
+import { decideResult } from "@lockstep/core";
+import type { Exchange, ExchangeAnswer } from "@lockstep/protocol";
 import type pg from "pg";
-import { claimSteps, presentSteps } from "./claim.ts";
+import { admit } from "./admission.ts";
+import { type ClaimRow, claimSteps, presentSteps } from "./claim.ts";
 import { type Delivery, decideDelivery, ensureUpdateProcess } from "./gate.ts";
-import { resultMask } from "./secrets.ts";
-import { type ExchangeView, readExchangeView, type ServerRow } from "./server-row.ts";
+import { type ExchangeView, readExchangeView } from "./server-row.ts";
 import {
-  type LockedStep,
   lockSteps,
   type Settled,
+  type Settlement,
   type StepEnding,
   settleProcesses,
   settleSteps,
+  writeSettlement,
 } from "./steps.ts";
+import { isClaimed, judge, planTold, writeStarts } from "./told.ts";
 
 /**
  * One exchange with a job server, in one transaction: who it is, what became of its steps, what it gets next.
  *
- * The number of statements does not depend on the number of steps. Everything that is decided is decided in core from
- * rows that are locked: the server's row (so two requests for one queue follow one another), the processes and the steps
- * that are reported on. docs/internals/jobs.md.
+ * The number of statements does not depend on the number of steps, and they travel in few turns: the connection is
+ * pipelined, so what does not depend on an answer is sent without waiting for it. First turn: begin, lock the server's
+ * row and the steps that are reported on. Second (a look at successors may come before it): write the results, claim.
+ * Third: write the server's row, commit. Everything is decided in core, from rows that are locked.
+ * docs/internals/jobs.md.
  */
 export interface ExchangeOutcome {
   readonly answer: ExchangeAnswer;
-  readonly delivery: Delivery;
   /** It may be given steps that come later: it is the newest request of the queue's instance. */
   readonly mayWait: boolean;
+  /** Statements that are on their way, to be awaited together with the commit. */
+  readonly last: readonly Promise<unknown>[];
 }
 
-type Verdict = ExchangeAnswer["results"][number];
-
-/** Does the exchange within the transaction of `client`. Throws JOB_REQUEST_STALE and the other refusals. */
+/** Does the exchange within the transaction that begins on the pipelined `client`. Throws what `admit` throws. */
 export async function exchangeOnce(client: pg.ClientBase, request: Exchange): Promise<ExchangeOutcome> {
-  const view = await readExchangeView(client, request);
+  const reported = [...new Set(request.results.map(({ step }) => step))];
+  const [view, locked] = await Promise.all([readExchangeView(client, request), lockSteps(client, reported)]);
   const admission = admit(view, request);
-  const told = await recordTold(client, request, view, admission.kind === "takeover");
-  const delivery = decideDelivery(view, request);
+  const takeover = admission.kind === "takeover";
+  const told = await planTold(client, request, view, { takeover, locked });
   const overtaken = admission.kind === "overtaken";
-  await writeServer(client, request, view, { delivery, takeover: admission.kind === "takeover", overtaken });
-  const settled: Settled[] = told.settled === null ? [] : [told.settled];
-  const steps = overtaken ? [] : await claim(client, request, view, delivery, settled);
-  await settleProcesses(
-    client,
-    [...new Set(settled.flatMap(({ processes }) => processes))].sort((a, b) => a - b),
-  );
-  await notifyOthers(client, request.queue, settled);
+  const given = await giveSteps(client, request, {
+    view,
+    takeover,
+    settlement: told.settlement,
+    want: !overtaken,
+    before: () => [
+      told.settlement === null ? null : writeSettlement(client, told.settlement),
+      writeStarts(client, request, told),
+    ],
+    verdicts: () => judge(client, request.results, told.recorded),
+  });
   return {
-    delivery,
+    ...given,
     mayWait: !overtaken,
-    answer: {
-      sequence: request.sequence,
-      leaseMs: view.leaseMs,
-      revision: view.revision,
-      updating: delivery.updating,
-      withheld: delivery.withheld,
-      results: told.verdicts,
-      confirmed: told.confirmed,
-      lost: told.lost,
-      steps,
-    },
+    answer: { ...given.answer, confirmed: [...told.confirmed], lost: [...told.lost] },
   };
 }
 
@@ -75,27 +66,48 @@ export async function exchangeAgain(
 ): Promise<ExchangeOutcome | null> {
   const view = await readExchangeView(client, request);
   const { server } = view;
-  if (server === null || server.instance !== request.instance || server.sequence !== request.sequence)
-    return null;
+  if (server?.instance !== request.instance || server.sequence !== request.sequence) return null;
+  const how = { view, takeover: false, settlement: null, want: true };
+  return await giveSteps(client, request, { ...how, before: () => [], verdicts: async () => [] });
+}
+
+interface Giving {
+  readonly view: ExchangeView;
+  readonly takeover: boolean;
+  readonly settlement: Settlement | null;
+  /** False: it is overtaken by a newer request, which gets the steps. */
+  readonly want: boolean;
+  /** Writes that come before the claim, in the same turn. */
+  readonly before: () => readonly (Promise<unknown> | null)[];
+  readonly verdicts: () => Promise<ExchangeAnswer["results"]>;
+}
+
+async function giveSteps(client: pg.ClientBase, request: Exchange, how: Giving): Promise<ExchangeOutcome> {
+  const { view, settlement } = how;
   const delivery = decideDelivery(view, request);
-  const settled: Settled[] = [];
-  await writeServer(client, request, view, { delivery, takeover: false, overtaken: false });
-  const steps = await claim(client, request, view, delivery, settled);
-  await settleProcesses(
-    client,
-    settled.flatMap(({ processes }) => processes),
-  );
-  await notifyOthers(client, request.queue, settled);
+  // One turn: the order of the calls is the order in which the database sees them.
+  const [, results, rows] = await Promise.all([
+    Promise.all(how.before()),
+    how.verdicts(),
+    how.want ? claimRows(client, request, { view, delivery, settlement }) : [],
+    settlement === null ? null : settleProcesses(client, settlement.processes),
+  ]);
+  const settled: Settled[] = settlement === null ? [] : [settlement];
+  const { steps, unresolved } = await presentSteps(client, rows);
+  if (unresolved.length > 0) settled.push(await endUnresolved(client, unresolved));
   return {
-    delivery,
     mayWait: true,
+    last: [
+      writeServer(client, request, { view, delivery, takeover: how.takeover, rows }),
+      notifyOthers(client, request.queue, settled),
+    ],
     answer: {
       sequence: request.sequence,
       leaseMs: view.leaseMs,
       revision: view.revision,
       updating: delivery.updating,
       withheld: delivery.withheld,
-      results: [],
+      results,
       confirmed: [],
       lost: [],
       steps,
@@ -103,220 +115,75 @@ export async function exchangeAgain(
   };
 }
 
-function admit(view: ExchangeView, request: Exchange) {
-  const { server } = view;
-  const carried = new Set([...request.holding, ...request.results.map(({ claim }) => claim)]);
-  const admission = decideAdmission(
-    server === null
-      ? null
-      : { ...server, held: server.held.filter(([, claim]) => !carried.has(claim)).length },
-    { ...request, term: request.term ?? null },
-  );
-  switch (admission.kind) {
-    case "current":
-    case "overtaken":
-    case "takeover":
-      return admission;
-    case "stale":
-      throw new LockstepError(
-        "JOB_REQUEST_STALE",
-        "the request comes too late: a later one has been answered",
-        {
-          expected: `a sequence above ${server?.answered ?? 0}`,
-          found: request.sequence,
-          hint: "Nothing was done. The service goes on with its next request.",
-        },
-      );
-    case "replaced":
-      throw new LockstepError(
-        "JOB_INSTANCE_REPLACED",
-        `another run of the service serves the queue ${request.queue}`,
-        {
-          expected: server?.instance ?? "none",
-          found: request.instance,
-          hint: "This run must end: its steps belong to the other one, or have been given out again.",
-        },
-      );
-    case "term-stale":
-      throw new LockstepError(
-        "JOB_TERM_STALE",
-        `the virtual server ${request.queue} has moved to another node`,
-        {
-          expected: `a term of at least ${server?.term ?? 0}`,
-          found: request.term ?? 0,
-          hint: "This node must stop its service; whoever holds the newest lease serves the queue.",
-        },
-      );
-    case "taken":
-      throw new LockstepError(
-        "JOB_QUEUE_TAKEN",
-        `the service on ${server?.machine ?? "another machine"} works on steps of the queue ${request.queue}`,
-        {
-          expected: `a service on ${server?.machine ?? ""}`,
-          found: request.machine,
-          hint: "If it has died, its lease ends within a minute and this service takes over. If not, one of the two has a wrong Queue.",
-          retryAfterSeconds: Math.ceil(view.leaseMs / 3000),
-        },
-      );
-  }
+interface Claiming {
+  readonly view: ExchangeView;
+  readonly delivery: Delivery;
+  readonly settlement: Settlement | null;
 }
 
-interface Told {
-  readonly verdicts: Verdict[];
-  readonly confirmed: number[];
-  readonly lost: number[];
-  readonly settled: Settled | null;
-}
-
-/** Records what the service tells: results, beginnings, and, by what it does not name, what it does not have. */
-async function recordTold(
+async function claimRows(
   client: pg.ClientBase,
   request: Exchange,
-  view: ExchangeView,
-  takeover: boolean,
-): Promise<Told> {
-  const held = view.server?.held ?? [];
-  const named = new Set([...request.holding, ...request.results.map(({ claim }) => claim)]);
-  const gone = held.filter(
-    ([, claim, sequence]) => !named.has(claim) && (takeover || sequence <= request.answered),
-  );
-  if (takeover) await carryOver(client, request, view.server, named);
-  const kept = new Set(held.filter(([, claim]) => named.has(claim)).map(([, claim]) => claim));
-  const resultOf = new Map(request.results.map((result) => [result.claim, result]));
-  const ids = [...request.results.map(({ step }) => step), ...gone.map(([step]) => step)];
-  const steps = await lockSteps(client, [...new Set(ids)]);
-  const masked = await resultMask(client, steps, request.results);
-  const goneClaims = new Set(gone.map(([, claim]) => claim));
-  const endings: StepEnding[] = [];
-  const recorded = new Set<number>();
-  for (const step of steps) {
-    if (step.claim === null || !isClaimed(step)) continue;
-    const result = resultOf.get(step.claim);
-    if (result !== undefined && result.step === step.id && step.instance === request.instance) {
-      recorded.add(step.claim);
-      endings.push(endByResult(step, masked(step, result)));
-    } else if (goneClaims.has(step.claim)) {
-      endings.push(
-        endByLoss(step, decideLoss(step, takeover ? "service-ended" : "unknown-to-service"), takeover),
-      );
-    }
-  }
-  const settled = endings.length === 0 ? null : await settleSteps(client, endings);
-  const confirmed = request.started.filter((claim) => kept.has(claim));
-  await confirmStarts(client, held, confirmed, recorded);
-  return {
-    verdicts: await judge(client, request.results, recorded),
-    confirmed,
-    lost: request.holding.filter((claim) => !kept.has(claim)),
-    settled,
-  };
-}
-
-export function isClaimed(step: LockedStep): step is LockedStep & ClaimedJobStep {
-  return step.state === "loaded" || step.state === "processing";
-}
-
-function endByResult(step: LockedStep & ClaimedJobStep, result: StepResult): StepEnding {
-  const message = result.message ?? "";
-  return {
-    step,
-    end: decideResult(step, {
-      outcome: result.outcome,
-      permanent: result.permanent ?? false,
-      deferMs: result.deferMs ?? 0,
-    }),
-    message: result.outcome === "given-back" ? undefined : message,
-    output: result.output,
-    run: { outcome: result.outcome, message, startedAt: result.startedAt, endedAt: result.endedAt },
-  };
-}
-
-/** A claim that ended without a result. `died`: with its service. */
-export function endByLoss(step: LockedStep, end: JobStepEnd, died: boolean): StepEnding {
-  const message = died
-    ? `the service of ${step.queue} ended while it had this step`
-    : `the service of ${step.queue} does not know this step any more`;
-  const stays = end.state === "frozen" || end.state === "missing";
-  return { step, end, message: stays ? message : undefined, run: { outcome: "lost", message } };
-}
-
-/** What the former instance left behind in its journal belongs to the new one. */
-async function carryOver(
-  client: pg.ClientBase,
-  request: Exchange,
-  server: ServerRow | null,
-  named: ReadonlySet<number>,
-): Promise<void> {
-  const steps = (server?.held ?? []).filter(([, claim]) => named.has(claim)).map(([step]) => step);
-  if (steps.length === 0) return;
-  await client.query({
-    name: "job-carry-over",
-    text: `update job_step set claim_instance = $1, claim_sequence = 0
-      where id = any($2::bigint[]) and claim_instance = $3`,
-    values: [request.instance, steps, server?.instance ?? null],
+  { view, delivery, settlement }: Claiming,
+): Promise<ClaimRow[]> {
+  if (delivery.deliver === "none") return [];
+  if (delivery.updating) await ensureUpdateProcess(client, request.queue, view.revision);
+  return await claimSteps(client, {
+    queue: request.queue,
+    instance: request.instance,
+    sequence: request.sequence,
+    want: request.want,
+    updateOnly: delivery.deliver === "update-only",
+    limits: view.limits,
+    limitedReady: view.limitedReady || settlement?.limitedReady.has(request.queue) === true,
   });
 }
 
-async function confirmStarts(
+/** Steps that cannot begin, because an output that they name does not exist, end with an error. */
+async function endUnresolved(
   client: pg.ClientBase,
-  held: ServerRow["held"],
-  confirmed: readonly number[],
-  recorded: ReadonlySet<number>,
-): Promise<void> {
-  const wanted = new Set(confirmed);
-  const steps = held
-    .filter(([, claim, , processing]) => wanted.has(claim) && !processing && !recorded.has(claim))
-    .map(([step]) => step);
-  if (steps.length === 0) return;
-  await client.query({
-    name: "job-confirm-starts",
-    text: `update job_step set state = 'processing', started_at = now()
-      where id = any($1::bigint[]) and state = 'loaded' and claim = any($2::bigint[])`,
-    values: [steps, confirmed],
+  unresolved: readonly { readonly id: number; readonly references: readonly string[] }[],
+): Promise<Settled> {
+  const references = new Map(unresolved.map((each) => [each.id, each.references]));
+  const locked = await lockSteps(client, [...references.keys()]);
+  const endings = locked.filter(isClaimed).map((step): StepEnding => {
+    const message = `there is no output ${references.get(step.id)?.join(", ")}`;
+    const end = decideResult(step, { outcome: "error", permanent: true });
+    return { step, end, message, run: { outcome: "error", message } };
   });
+  const settled = await settleSteps(client, endings);
+  await settleProcesses(client, settled.processes);
+  return settled;
 }
 
-/** What each result was worth. Those that were not recorded now may have been before: the answer got lost. */
-async function judge(
-  client: pg.ClientBase,
-  results: readonly StepResult[],
-  recorded: ReadonlySet<number>,
-): Promise<Verdict[]> {
-  const others = results.filter(({ claim }) => !recorded.has(claim)).map(({ claim }) => claim);
-  const known = new Set<number>();
-  if (others.length > 0) {
-    const { rows } = await client.query<{ claim: number }>({
-      name: "job-known-results",
-      text: "select claim from job_run_end where claim = any($1::bigint[]) and outcome <> 'lost'",
-      values: [others],
-    });
-    for (const { claim } of rows) known.add(claim);
-  }
-  return results.map(({ claim }) => ({
-    claim,
-    verdict: recorded.has(claim) ? "recorded" : known.has(claim) ? "known" : "refused",
-  }));
+/** So many former instances are remembered. */
+const FORMER_MAX = 32;
+
+interface ServerWrite {
+  readonly view: ExchangeView;
+  readonly delivery: Delivery;
+  readonly takeover: boolean;
+  readonly rows: readonly ClaimRow[];
 }
 
 async function writeServer(
   client: pg.ClientBase,
   request: Exchange,
-  view: ExchangeView,
-  how: { readonly delivery: Delivery; readonly takeover: boolean; readonly overtaken: boolean },
+  { view, delivery, takeover, rows }: ServerWrite,
 ): Promise<void> {
-  const former = how.takeover ? [view.server?.instance ?? null, ...(view.server?.former ?? [])] : null;
+  const former = [view.server?.instance ?? null, ...(view.server?.former ?? [])];
   await client.query({
     name: "job-write-server",
     text: `insert into job_server as s (queue, machine, node, term, instance, sequence, answered, lease_until,
-        last_fetch_at, version, revision, installation, status_url, updating_since, withheld)
+        last_fetch_at, version, revision, installation, status_url, updating_since, withheld, virtual_time)
       values ($1, $2, $3, coalesce($4::bigint, 0), $5, $6, $7, now() + make_interval(secs => $8::float8 / 1000),
-        now(), $9, $10, $11, $12, case when $13::boolean then now() end, $14)
+        now(), $9, $10, $11, $12, case when $13::boolean then now() end, $14, $17)
       on conflict (queue) do update set machine = $2, node = $3, term = coalesce($4::bigint, s.term), instance = $5,
         sequence = case when $15::boolean then $6 else greatest(s.sequence, $6) end,
         answered = case when $15::boolean then $7 else greatest(s.answered, $7) end,
         lease_until = excluded.lease_until, last_fetch_at = now(), version = $9, revision = $10, installation = $11,
         status_url = $12, updating_since = case when $13::boolean then coalesce(s.updating_since, now()) end,
-        withheld = $14, former = coalesce($16::uuid[], s.former)`,
+        withheld = $14, former = coalesce($16::uuid[], s.former), virtual_time = greatest(s.virtual_time, $17)`,
     values: [
       request.queue,
       request.machine,
@@ -330,53 +197,13 @@ async function writeServer(
       request.revision,
       request.installation,
       request.statusUrl,
-      how.delivery.updating,
-      how.delivery.withheld,
-      how.takeover,
-      former?.filter((each) => each !== null).slice(0, FORMER_MAX) ?? null,
+      delivery.updating,
+      delivery.withheld,
+      takeover,
+      takeover ? former.filter((each) => each !== null).slice(0, FORMER_MAX) : null,
+      Math.max(0, ...rows.map(({ fair }) => fair)),
     ],
   });
-}
-
-/** So many former instances are remembered. */
-const FORMER_MAX = 32;
-
-/** Gives out steps. One that cannot begin, because an output that it names does not exist, ends here with an error. */
-async function claim(
-  client: pg.ClientBase,
-  request: Exchange,
-  view: ExchangeView,
-  delivery: Delivery,
-  settled: Settled[],
-) {
-  if (delivery.deliver === "none") return [];
-  if (delivery.updating) await ensureUpdateProcess(client, request.queue, view.revision);
-  const rows = await claimSteps(client, {
-    queue: request.queue,
-    instance: request.instance,
-    sequence: request.sequence,
-    want: request.want,
-    updateOnly: delivery.deliver === "update-only",
-    limits: view.limits,
-  });
-  if (rows.length === 0) return [];
-  await client.query({
-    name: "job-virtual-time",
-    text: "update job_server set virtual_time = greatest(virtual_time, $2) where queue = $1",
-    values: [request.queue, Math.max(...rows.map(({ fair }) => fair))],
-  });
-  const { steps, unresolved } = await presentSteps(client, rows);
-  if (unresolved.length > 0) {
-    const references = new Map(unresolved.map((each) => [each.id, each.references]));
-    const locked = await lockSteps(client, [...references.keys()]);
-    const endings = locked.filter(isClaimed).map((step): StepEnding => {
-      const message = `there is no output ${references.get(step.id)?.join(", ")}`;
-      const end = decideResult(step, { outcome: "error", permanent: true });
-      return { step, end, message, run: { outcome: "error", message } };
-    });
-    settled.push(await settleSteps(client, endings));
-  }
-  return steps;
 }
 
 /** Wakes those for whom something is ready now. What became ready for this very queue is what it asks for next. */
@@ -386,26 +213,22 @@ async function notifyOthers(
   settled: readonly Settled[],
 ): Promise<void> {
   const queues = new Set(settled.flatMap(({ ready }) => [...ready]));
-  const freed = settled.flatMap((each) => each.freed);
-  if (freed.length > 0) {
-    const { rows } = await client.query<{ queue: string }>({
-      name: "job-freed-queues",
-      text: `select distinct queue from (
-          select queue from job_step where state = 'ready' and limited
-            and (component = any($1::text[]) or exclusive_object = any($2::text[])) limit 1000
-        ) as waiting`,
-      values: [
-        freed.map(({ component }) => component),
-        freed.flatMap(({ exclusiveObject }) => (exclusiveObject === null ? [] : [exclusiveObject])),
-      ],
-    });
-    for (const row of rows) queues.add(row.queue);
-  }
   queues.delete(queue);
-  if (queues.size === 0) return;
+  const freed = settled.flatMap((each) => each.freed);
+  if (queues.size === 0 && freed.length === 0) return;
   await client.query({
     name: "job-notify",
-    text: "select pg_notify('lockstep_job', queue) from unnest($1::text[]) as queue",
-    values: [[...queues].sort()],
+    text: `select pg_notify('lockstep_job', queue) from (
+        select unnest($1::text[]) as queue union
+        select queue from (
+          select queue from job_step where queue <> $4 and state = 'ready' and limited and (component = any($2::text[]) or exclusive_object = any($3::text[])) limit 1000
+        ) as waiting
+      ) as woken order by queue`,
+    values: [
+      [...queues].sort(),
+      freed.map(({ component }) => component),
+      freed.flatMap(({ exclusiveObject }) => (exclusiveObject === null ? [] : [exclusiveObject])),
+      queue,
+    ],
   });
 }

@@ -28,6 +28,8 @@ export interface ExchangeView {
   readonly machine: readonly GateServer[];
   readonly updateServers: readonly GateServer[];
   readonly limits: readonly JobLimit[];
+  /** Steps that a limit may keep back are ready in the queue. */
+  readonly limitedReady: boolean;
 }
 
 export const LEASE_SECONDS_USUAL = 30;
@@ -37,6 +39,7 @@ interface ViewRow {
   readonly settings: Readonly<Record<string, unknown>> | null;
   readonly others: readonly (GateServer & { readonly machine: string })[] | null;
   readonly limits: readonly JobLimit[] | null;
+  readonly limitedReady: boolean;
   readonly server:
     | (Omit<ServerRow, "held" | "updatingSince"> & { readonly updatingSince: string | null })
     | null;
@@ -60,6 +63,8 @@ export async function readExchangeView(
           from job_server o where o.queue <> $1 and (o.machine = $2 or o.update_server)) as others,
         (select jsonb_agg(jsonb_build_object('component', component, 'task', task, 'maxInstance', max_instance))
           from job_component_limit) as limits,
+        exists (select from job_step where queue = $1 and execution = any('{internal,external}') and limited
+          and state = 'ready') as "limitedReady",
         s.server, (
           select jsonb_agg(jsonb_build_array(id, claim, claim_sequence, state = 'processing'))
           from job_step where claim_instance = s.instance and state in ('loaded', 'processing')
@@ -96,5 +101,6 @@ export async function readExchangeView(
       ...(server?.updateServer === true ? [server] : []),
     ],
     limits: row?.limits ?? [],
+    limitedReady: row?.limitedReady === true,
   };
 }

@@ -2,11 +2,11 @@ import type { Clock, Logger } from "@lockstep/platform";
 import type { Exchange, ExchangeAnswer } from "@lockstep/protocol";
 import type pg from "pg";
 import { isRetryable, toDatabaseError } from "../db/connect.ts";
+import { EXCHANGES_AT_ONCE } from "../db/exchange-session.ts";
 import { listen } from "../db/listen.ts";
 import { Gate } from "../http/gate.ts";
 import type { SemaphoreWatch } from "../repository/semaphore.ts";
 import { type ExchangeOutcome, exchangeAgain, exchangeOnce } from "./exchange.ts";
-import { BEGIN_EXCHANGE, COMMIT_UNHURRIED } from "./transaction.ts";
 import { JobWaiters } from "./wake.ts";
 import { type JobWatchTuning, startJobWatch } from "./watch.ts";
 
@@ -26,6 +26,8 @@ export interface JobService {
 
 export interface JobServiceOptions {
   readonly pool: pg.Pool;
+  /** DatabaseConnection.exchanges. */
+  readonly exchanges: pg.Pool;
   readonly clock: Clock;
   readonly log: Logger;
   readonly semaphore: SemaphoreWatch;
@@ -34,12 +36,10 @@ export interface JobServiceOptions {
   readonly tuning?: Partial<JobWatchTuning>;
 }
 
-/** Connections that exchanges may use at once; whoever comes beyond stands in line. */
-const EXCHANGES_AT_ONCE = 8;
 const RETRIES_MAX = 5;
 
 export function startJobService(options: JobServiceOptions): JobService {
-  const { pool, clock, log, semaphore } = options;
+  const { pool, exchanges, clock, log, semaphore } = options;
   const waiters = new JobWaiters();
   const gate = new Gate(EXCHANGES_AT_ONCE, 10_000, { waitMs: 25_000, clock });
   const closing = new AbortController();
@@ -58,14 +58,14 @@ export function startJobService(options: JobServiceOptions): JobService {
   const followed = followSemaphore(semaphore, waiters, stopping);
   const watch = startJobWatch({ pool, clock, log, ...(options.tuning && { tuning: options.tuning }) });
 
-  async function transact<T>(
+  async function transact<T extends ExchangeOutcome | null>(
     work: (client: pg.PoolClient) => Promise<T>,
     idle: (result: T) => boolean,
   ): Promise<T> {
     return await gate.through(async () => {
       for (let tries = 1; ; tries++) {
         try {
-          return await transactOnce(pool, work, idle);
+          return await transactOnce(exchanges, work, idle);
         } catch (error) {
           if (!isRetryable(error) || tries >= RETRIES_MAX) throw toDatabaseError(error);
         }
@@ -134,7 +134,10 @@ function nothingGiven(outcome: ExchangeOutcome | null): boolean {
   return outcome === null || !hasNews(outcome.answer);
 }
 
-async function transactOnce<T>(
+/** Commits without waiting for the disk, where nobody would miss what was written. */
+const COMMIT_UNHURRIED = "set local synchronous_commit = off; commit";
+
+async function transactOnce<T extends ExchangeOutcome | null>(
   pool: pg.Pool,
   work: (client: pg.PoolClient) => Promise<T>,
   idle: (result: T) => boolean,
@@ -142,9 +145,11 @@ async function transactOnce<T>(
   const client = await pool.connect();
   let broken = false;
   try {
-    await client.query(BEGIN_EXCHANGE);
+    // On its way together with the first statements of the work, which fail if it does.
+    const begun = client.query("begin");
+    begun.catch(() => {});
     const result = await work(client);
-    await client.query(idle(result) ? COMMIT_UNHURRIED : "commit");
+    await Promise.all([...(result?.last ?? []), client.query(idle(result) ? COMMIT_UNHURRIED : "commit")]);
     return result;
   } catch (error) {
     broken = await client.query("rollback").then(

@@ -80,7 +80,7 @@ export interface Settled {
   readonly freed: readonly Pick<LockedStep, "component" | "exclusiveObject">[];
 }
 
-interface StepWrite {
+export interface StepWrite {
   readonly id: number;
   readonly state: string;
   readonly outcome: string | null;
@@ -97,6 +97,24 @@ interface StepWrite {
 
 /** Writes the ends of locked steps, everything that follows from them, and their history. `settleProcesses` comes next. */
 export async function settleSteps(client: pg.ClientBase, endings: readonly StepEnding[]): Promise<Settled> {
+  const plan = await planSettlement(client, endings);
+  await writeSettlement(client, plan);
+  return plan;
+}
+
+export interface Settlement extends Settled {
+  readonly writes: readonly StepWrite[];
+  readonly places: readonly { readonly id: number; readonly fair: number }[];
+  readonly runs: readonly object[];
+  /** Queues for which steps under a limit became ready. */
+  readonly limitedReady: ReadonlySet<string>;
+}
+
+/** Decides what the ends of locked steps bring about, reading what follows them. */
+export async function planSettlement(
+  client: pg.ClientBase,
+  endings: readonly StepEnding[],
+): Promise<Settlement> {
   const places = new Places(endings.map(({ step }) => step));
   const writes: StepWrite[] = endings.map(({ step, end, message, output }) => ({
     id: step.id,
@@ -110,12 +128,15 @@ export async function settleSteps(client: pg.ClientBase, endings: readonly StepE
     message,
     output,
   }));
-  const ready = new Set(endings.filter(({ end }) => end.state === "ready").map(({ step }) => step.queue));
+  const again = endings.filter(({ end }) => end.state === "ready").map(({ step }) => step);
+  const ready = new Set(again.map(({ queue }) => queue));
+  const limitedReady = new Set(again.filter(({ limited }) => limited).map(({ queue }) => queue));
   for (const { change, successor } of await readFollowing(client, endings)) {
     places.see(successor);
     const { id, state, pending, taken, delayMs } = change;
     const skipped = state === "skipped";
     if (state === "ready") ready.add(successor.queue);
+    if (state === "ready" && successor.limited) limitedReady.add(successor.queue);
     writes.push({
       id,
       state: skipped ? "finished" : state,
@@ -126,6 +147,22 @@ export async function settleSteps(client: pg.ClientBase, endings: readonly StepE
       taken,
     });
   }
+  return {
+    writes,
+    places: places.written(),
+    runs: runsOf(endings),
+    limitedReady,
+    processes: [...new Set(endings.map(({ step }) => step.process))],
+    ready,
+    freed: endings.filter(({ step, run }) => step.limited && run !== null).map(({ step }) => step),
+  };
+}
+
+/** Writes a plan: one statement. */
+export async function writeSettlement(
+  client: pg.ClientBase,
+  { writes, places, runs }: Settlement,
+): Promise<void> {
   await client.query({
     name: "job-settle-steps",
     text: `with moved as (
@@ -149,13 +186,8 @@ export async function settleSteps(client: pg.ClientBase, endings: readonly StepE
         coalesce(to_timestamp(ended / 1000), now()), outcome, message
       from jsonb_to_recordset($3::jsonb) as r(claim bigint, step bigint, attempt int, queue text, machine text,
         instance uuid, claimed float8, started float8, ended float8, outcome text, message text)`,
-    values: [toJsonText(writes), toJsonText(places.written()), toJsonText(runsOf(endings))],
+    values: [toJsonText(writes), toJsonText(places), toJsonText(runs)],
   });
-  return {
-    processes: [...new Set(endings.map(({ step }) => step.process))],
-    ready,
-    freed: endings.filter(({ step, run }) => step.limited && run !== null).map(({ step }) => step),
-  };
 }
 
 function runsOf(endings: readonly StepEnding[]): object[] {
@@ -181,6 +213,7 @@ function runsOf(endings: readonly StepEnding[]): object[] {
 }
 
 interface SuccessorRow extends JobSuccessor {
+  readonly limited: boolean;
   readonly process: number;
   readonly queue: string;
   readonly processFair: number;
@@ -205,7 +238,7 @@ async function readFollowing(client: pg.ClientBase, endings: readonly StepEnding
       });
     const { rows } = await client.query<SuccessorRow>({
       name: "job-successors",
-      text: `select s.id, s.process_id as process, s.queue, s.pending, s.taken, s.delay_s as "delaySeconds",
+      text: `select s.id, s.process_id as process, s.queue, s.limited, s.pending, s.taken, s.delay_s as "delaySeconds",
           s.on_success as "onSuccess", s.on_error as "onError", p.fair as "processFair",
           coalesce(v.virtual_time, 0) as "queueTime"
         from job_step s join job_process p on p.id = s.process_id left join job_server v on v.queue = s.queue
@@ -227,6 +260,7 @@ function goneSuccessor(id: number): SuccessorRow {
     onSuccess: [],
     onError: [],
     process: 0,
+    limited: false,
     queue: "",
     processFair: 0,
     queueTime: 0,

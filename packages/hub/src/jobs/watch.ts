@@ -2,9 +2,9 @@ import { decideLoss } from "@lockstep/core";
 import type { Clock, Logger } from "@lockstep/platform";
 import type pg from "pg";
 import { isRetryable, withTransaction } from "../db/connect.ts";
-import { endByLoss, isClaimed } from "./exchange.ts";
 import { LEASE_SECONDS_USUAL } from "./server-row.ts";
 import { lockSteps, settleProcesses, settleSteps } from "./steps.ts";
+import { endByLoss, isClaimed } from "./told.ts";
 
 /**
  * What time brings about: deferred steps become ready, leases end, old processes are deleted. Every hub does all of it;

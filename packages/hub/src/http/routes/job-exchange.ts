@@ -26,8 +26,14 @@ export function registerJobExchange(app: HubServer, services: HubServices): void
     async (request) => {
       const { jobs } = services.repository();
       const gone = new AbortController();
-      request.raw.socket.once("close", () => gone.abort());
-      return await jobs.exchange(request.body, gone.signal);
+      const hangUp = () => gone.abort();
+      const { socket } = request.raw;
+      socket.once("close", hangUp);
+      try {
+        return await jobs.exchange(request.body, gone.signal);
+      } finally {
+        socket.off("close", hangUp);
+      }
     },
   );
 }
