@@ -11,7 +11,7 @@ import {
 import { Mask } from "./mask.ts";
 import { checkParameters, hiddenNames } from "./parameters.ts";
 import { findTask } from "./registry.ts";
-import type { Component, ServiceIdentity, StepHub, StepLog, TaskResult } from "./types.ts";
+import type { Component, ServiceIdentity, StepHub, StepLog, Task, TaskContext, TaskResult } from "./types.ts";
 
 /**
  * Runs one step: finds its task, checks its parameters, gives it a private directory and a time limit, and turns
@@ -108,7 +108,7 @@ async function runTask(
   const directory = await mkdtemp(join(options.directory, `step-${step.id}-`));
   let isLeft = false;
   try {
-    const running = task.run({
+    const running = startTask(task, {
       step,
       parameters,
       signal,
@@ -133,13 +133,27 @@ async function runTask(
       return { kind: "error", message: `${reasonOf(signal)}, and did not stop`, terminate: true };
     }
     // Whatever a task says after it was told to stop: success counts, because its effect has happened.
-    if (signal.aborted && result !== LEFT_BEHIND && result.kind !== "success") return ofAbort(signal, step);
-    return result === LEFT_BEHIND ? ofAbort(signal, step) : result;
+    if (signal.aborted && result !== LEFT_BEHIND && result?.kind !== "success") return ofAbort(signal, step);
+    if (result === LEFT_BEHIND) return ofAbort(signal, step);
+    // A plug-in may return anything.
+    return isResult(result) ? result : { kind: "error", message: "the task gave no result", permanent: true };
   } finally {
     await removeDirectory(directory).catch((error: unknown) =>
       log.warn(`the private directory ${directory} could not be removed: ${String(error)}`),
     );
   }
+}
+
+/** A plug-in may also throw or return at once. */
+const startTask = async (task: Task, context: TaskContext): Promise<TaskResult> => await task.run(context);
+
+function isResult(value: unknown): value is TaskResult {
+  if (typeof value !== "object" || value === null || !("kind" in value)) return false;
+  return (
+    value.kind === "success" ||
+    value.kind === "error" ||
+    (value.kind === "deferred" && "afterMs" in value && Number.isFinite(value.afterMs))
+  );
 }
 
 const LEFT_BEHIND = Symbol("left behind");
@@ -219,7 +233,7 @@ function describe(
   result: TaskResult | GivenBack,
   mask: Mask,
 ): Pick<StepResult, "outcome" | "message" | "output" | "deferMs" | "permanent"> {
-  const message = result.message === undefined ? {} : { message: cut(mask.text(result.message)) };
+  const message = result.message === undefined ? {} : { message: cut(mask.text(String(result.message))) };
   if (result.kind === "given-back") return { outcome: "given-back", ...message };
   if (result.kind === "deferred")
     return { outcome: "deferred", deferMs: Math.max(0, Math.ceil(result.afterMs)), ...message };
