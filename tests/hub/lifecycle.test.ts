@@ -151,6 +151,34 @@ describe("the life of a hub", () => {
     await assert.rejects(startTestHub(t, server, { shared: database }), codeIs("DATABASE_SCHEMA_NEWER"));
   });
 
+  test("a newer hub that changes the schema meanwhile is noticed before anything is changed", async (t) => {
+    const hub = await startTestHub(t, server);
+    await loadAndSettle(hub, release({ a: "1" }));
+    assert.equal((await ask(hub, "GET", "/health")).status, 200);
+    await hub.pool.query("insert into schema_migration (number, name, sha256) values (99, 'future', 'x')");
+    const before = await countRows(hub.pool);
+    const code = async (method: string, path: string, body?: unknown) =>
+      codeOf(await ask(hub, method, path, { body }));
+    const { request, contents } = release({ a: "2" });
+    assert.equal(
+      codeOf(await sendLoad(hub, loadStream(request, contents.values()))),
+      "DATABASE_SCHEMA_NEWER",
+    );
+    const newer = "DATABASE_SCHEMA_NEWER";
+    assert.equal(await code("POST", "/v1/files/remove", { match: "**" }), newer);
+    const assign = { match: "**", add: ["role:B"], remove: [], only: false };
+    assert.equal(await code("POST", "/v1/files/assign", assign), newer);
+    assert.equal(await code("POST", "/v1/revisions/1/revert"), newer);
+    assert.equal(await code("PUT", "/v1/settings", { "Common/AutoUpdate": false }), newer);
+    assert.equal(await code("PUT", "/v1/dbqueue/stopped", { stopped: true, reason: null }), newer);
+    assert.equal(await code("GET", "/health"), newer);
+    assert.equal(await code("GET", "/v1/status"), newer);
+    assert.deepEqual(await countRows(hub.pool), before);
+    // Installations are still told what there is.
+    assert.equal((await ask(hub, "GET", "/v1/revision")).json().revision, 1);
+    assert.equal((await ask(hub, "GET", "/v1/revisions/1")).status, 200);
+  });
+
   test("the set-up brings in what is shipped, goes on where it stopped, and does nothing twice", async (t) => {
     const hub = await startTestHub(t, server);
     await askJson(hub, "PUT", "/v1/dbqueue/stopped", { stopped: true, reason: null });

@@ -104,6 +104,30 @@ export async function schemaState(
   };
 }
 
+let shippedNumber: Promise<number> | null = null;
+
+/**
+ * Throws DATABASE_SCHEMA_NEWER when another hub has brought the database beyond the schema of this one, which may happen
+ * at any time while this one runs. For whoever is about to change something: one small query.
+ */
+export async function demandKnownSchema(client: pg.Pool | pg.PoolClient): Promise<void> {
+  shippedNumber ??= readMigrations().then((migrations) => migrations.length);
+  const known = await shippedNumber;
+  const { rows } = await client.query<{ newest: number | null }>(
+    "select max(number) as newest from schema_migration",
+  );
+  const newest = rows[0]?.newest ?? 0;
+  if (newest > known) throw schemaNewer(known, newest);
+}
+
+function schemaNewer(known: number, found: number): LockstepError {
+  return new LockstepError("DATABASE_SCHEMA_NEWER", "the database belongs to a newer hub", {
+    expected: `schema ${known} or older`,
+    found: `schema ${found}`,
+    hint: "start the newer hub, or restore the backup that was made before the update",
+  });
+}
+
 type Applied = Pick<Migration, "number" | "name" | "sha256">;
 
 async function appliedMigrations(client: pg.Pool | pg.PoolClient): Promise<readonly Applied[]> {
@@ -127,13 +151,7 @@ async function fixSearchPath(client: pg.PoolClient): Promise<void> {
 
 function pendingOf(applied: readonly Applied[], known: readonly Migration[]): readonly Migration[] {
   const newest = applied.at(-1)?.number ?? 0;
-  if (newest > known.length) {
-    throw new LockstepError("DATABASE_SCHEMA_NEWER", "the database belongs to a newer hub", {
-      expected: `schema ${known.length} or older`,
-      found: `schema ${newest}`,
-      hint: "start the newer hub, or restore the backup that was made before the update",
-    });
-  }
+  if (newest > known.length) throw schemaNewer(known.length, newest);
   for (const [index, migration] of applied.entries()) {
     const ours = known[index];
     if (ours === undefined || ours.number !== migration.number || ours.sha256 !== migration.sha256) {

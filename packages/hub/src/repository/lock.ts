@@ -1,6 +1,7 @@
 import { LockstepError } from "@lockstep/protocol";
 import type pg from "pg";
 import { sqlState } from "../db/connect.ts";
+import { demandKnownSchema } from "../db/migrate.ts";
 
 /**
  * Whoever changes file revisions through the hub holds this lock until its transaction ends, over all hubs of one
@@ -11,12 +12,13 @@ const REPOSITORY_LOCK = 0x4c4f434b_00000002n;
 /** Together with the wait at the gate shorter than what clients endure in silence. */
 const WAIT_MS = 40_000;
 
-/** Waits for the lock, within the transaction of `client`. Throws HUB_BUSY when another holds it for too long. */
+/** Waits for the lock, within the transaction of `client`. Throws HUB_BUSY when another holds it for too long, DATABASE_SCHEMA_NEWER. */
 export async function lockRepository(client: pg.PoolClient, waitMs = WAIT_MS): Promise<void> {
   try {
     await client.query(`set local lock_timeout = ${Math.max(1, Math.round(waitMs))}`);
     await client.query("select pg_advisory_xact_lock($1)", [REPOSITORY_LOCK]);
     await client.query("set local lock_timeout = 0");
+    await demandKnownSchema(client);
   } catch (error) {
     if (sqlState(error) !== "55P03") throw error;
     throw new LockstepError("HUB_BUSY", "another load or change of files is under way", {

@@ -1,3 +1,4 @@
+import { Readable } from "node:stream";
 import {
   DbQueueSchema,
   DbQueueStopSchema,
@@ -8,9 +9,11 @@ import {
   SetupSchema,
 } from "@lockstep/protocol";
 import { Type } from "typebox";
+import { demandKnownSchema } from "../../db/migrate.ts";
 import { listInstallations, recordReport } from "../../repository/installations.ts";
 import { readSettings, writeSettings } from "../../repository/settings.ts";
 import { readHubStatus } from "../../setup/status.ts";
+import { patientJson, sendJsonText } from "../answers.ts";
 import type { HubServer } from "../server.ts";
 import type { HubServices } from "../services.ts";
 
@@ -45,6 +48,7 @@ function registerSettings(app: HubServer, services: HubServices): void {
     },
     async (request) => {
       services.repository();
+      await demandKnownSchema(services.pool);
       return await writeSettings(services.pool, request.body);
     },
   );
@@ -75,6 +79,7 @@ function registerDbQueue(app: HubServer, services: HubServices): void {
     },
     async (request) => {
       const { dbqueue } = services.repository();
+      await demandKnownSchema(services.pool);
       await dbqueue.setStopped(request.body.stopped, request.body.reason);
       return await dbqueue.status();
     },
@@ -138,11 +143,12 @@ function registerHub(app: HubServer, services: HubServices): void {
         response: { 200: SetupSchema },
       },
     },
-    async (request) => {
+    async (request, reply) => {
       if (request.query.apply === false) return await services.setup.inspect();
-      // A migration of a large database takes its time, and nothing travels meanwhile.
-      request.raw.socket.setTimeout(0);
-      return await services.gates.changes.through(() => services.setup.apply());
+      const leave = await services.gates.changes.enter();
+      // A migration of a large database takes its time, and goes on when whoever asked for it does not wait.
+      const work = services.setup.apply().finally(leave);
+      return sendJsonText(reply, Readable.from(patientJson(work, services.clock)));
     },
   );
   app.get(
@@ -150,13 +156,14 @@ function registerHub(app: HubServer, services: HubServices): void {
     {
       config: { open: true, quiet: true },
       schema: {
-        summary: "Whether the hub can serve",
+        summary:
+          "Whether the hub can serve: it reaches its database, and no newer hub has changed its schema",
         tags,
         response: { 200: Type.Object({ healthy: Type.Boolean() }, closed) },
       },
     },
     async () => {
-      await services.pool.query("select 1");
+      await demandKnownSchema(services.pool);
       return { healthy: true };
     },
   );
