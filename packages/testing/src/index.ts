@@ -1,2 +1,3 @@
+export * from "./job-history.ts";
 export * from "./prng.ts";
 export * from "./sim-disk.ts";
