@@ -51,6 +51,7 @@ function history(
         process: {
           id: 1,
           name: "nightly",
+          template: "nightly",
           state: change.state ?? "finished",
           priority: 8,
           createdAt: 0,
