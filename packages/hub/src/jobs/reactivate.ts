@@ -152,7 +152,7 @@ async function beginAnew(client: pg.PoolClient, processes: readonly number[]): P
        select id, count(*)::int as pending from way group by id
      )
      update job_step s set state = 'waiting', outcome = null, pending = coalesce(i.pending, 0), taken = 0, ready_at = null,
-       errors = 0, crashes = 0, losses = 0, output = '{}', message = '', generation = generation + 1,
+       errors = 0, crashes = 0, losses = 0, output = '{}', message = '', generation = s.generation + 1,
        claim_instance = null, claim_sequence = null, claimed_at = null, started_at = null
      from job_step o left join incoming i on i.id = o.id
      where s.id = o.id and s.process_id = any($1)`,

@@ -1,3 +1,4 @@
+import { formatText } from "@lockstep/core";
 import {
   type CheckVersion,
   type JobServer,
@@ -126,7 +127,7 @@ export async function checkVersion(pool: pg.Pool, queue: string, by: string): Pr
             component: "AutoUpdate",
             task: "CheckAndUpdate",
             // Queues may hold what begins a reference; here it does not.
-            queue: queue.replaceAll("${", "$${"),
+            queue: formatText([{ kind: "literal", text: queue }]),
             execution: "internal",
             parameters: { revision },
           },
