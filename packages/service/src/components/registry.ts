@@ -11,6 +11,7 @@ const BUILT_IN: Readonly<Record<string, () => Promise<Component>>> = {
   File: async () => (await import("./file.ts")).component,
   Http: async () => (await import("./http.ts")).component,
   JobCheck: async () => (await import("./job-check.ts")).component,
+  Mail: async () => (await import("./mail.ts")).component,
   Sql: async () => (await import("./sql.ts")).component,
   Wait: async () => (await import("./wait.ts")).component,
 };
