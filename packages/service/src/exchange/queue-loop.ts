@@ -126,12 +126,7 @@ export class QueueLoop {
       this.#options.limits(),
     );
     this.#state = state;
-    for (const effect of effects) this.#carryOut(effect);
-    for (const claim of this.#steps.keys())
-      if (!state.held.has(claim) && !state.stopping.has(claim)) {
-        this.#steps.delete(claim);
-        this.#deadlines.delete(claim);
-      }
+    // Before anything begins: whoever begins must know until when.
     for (const held of state.held.values()) {
       if (held.stage !== "running") continue;
       const deadline = workerDeadline(state, held);
@@ -139,6 +134,16 @@ export class QueueLoop {
       this.#deadlines.set(held.claim, deadline);
       this.#options.shell.extend(held.claim, deadline);
     }
+    for (const effect of effects) this.#carryOut(effect);
+    this.#clean();
+  }
+
+  #clean(): void {
+    for (const claim of this.#steps.keys())
+      if (!this.#state.held.has(claim) && !this.#state.stopping.has(claim)) {
+        this.#steps.delete(claim);
+        this.#deadlines.delete(claim);
+      }
   }
 
   #wait(): void {

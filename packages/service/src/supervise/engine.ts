@@ -236,7 +236,7 @@ class Engine {
       mark,
       directory: work,
       plugins: () => {
-        this.#plugins ??= Promise.resolve([]);
+        this.#plugins ??= this.#loadPlugins();
         return this.#plugins;
       },
       now: () => systemClock.now(),
@@ -253,6 +253,15 @@ class Engine {
       },
       onAnswer: () => this.#resumeWithoutUpdate(),
     });
+  }
+
+  async #loadPlugins(): Promise<readonly Component[]> {
+    const { plugins } = this.#watch.config().service;
+    if (plugins.length === 0) return [];
+    const { loadPlugins } = await import("../components/plugins.ts");
+    const { components, problems } = await loadPlugins(plugins, "internal");
+    for (const problem of problems) this.#log.serious(`${problem.message} ${problem.hint ?? ""}`);
+    return components;
   }
 
   #takeReplaced(from: QueueService, error: LockstepError): void {

@@ -148,7 +148,7 @@ export class QueueService implements QueueShell {
   }
 
   extend(claim: number, deadline: number): void {
-    this.#dispatcher.extend(claim, deadline);
+    if (this.loop.step(claim)?.component !== UPDATE_COMPONENT) this.#dispatcher.extend(claim, deadline);
   }
 
   dropped(step: ClaimedStep | null, claim: number, reason: StopReason): void {

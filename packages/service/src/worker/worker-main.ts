@@ -1,6 +1,6 @@
 import { LockstepError } from "@lockstep/protocol/wire";
+import { type LoadedPlugins, loadPlugins } from "../components/plugins.ts";
 import { runStep } from "../components/run-step.ts";
-import type { Component } from "../components/types.ts";
 import { bootClock } from "../exchange/boot-clock.ts";
 import { killMarked, WORKER_VARIABLE } from "./marked-processes.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
@@ -53,24 +53,30 @@ export async function runWorker(): Promise<never> {
   return await new Promise<never>(() => {});
 }
 
+let loaded: Promise<LoadedPlugins> | null = null;
+
+/** Once for the worker: what is loaded stays loaded. */
+function pluginsOf(files: readonly string[]): Promise<LoadedPlugins> {
+  loaded ??= loadPlugins(files, "external");
+  return loaded;
+}
+
 async function work(message: Extract<ToWorker, { kind: "run" }>, signal: AbortSignal): Promise<void> {
   const line = (level: "info" | "warn" | "error") => (text: string) => say({ kind: "log", level, text });
+  const { components, problems } = await pluginsOf(message.plugins);
+  for (const problem of problems) say({ kind: "log", level: "warn", text: problem.message });
   const { result, terminate } = await runStep(message.step, {
     service: message.service,
     hub: null,
     signal,
     log: { info: line("info"), warn: line("warn"), error: line("error") },
     directory: message.directory,
-    plugins: await loadPlugins(message.plugins),
+    plugins: components,
     environment: message.environment,
     abortGraceMs: ABORT_GRACE_MS,
     onHide: (value) => say({ kind: "hide", value }),
   });
   say({ kind: "end", result, terminate });
-}
-
-async function loadPlugins(_files: readonly string[]): Promise<readonly Component[]> {
-  return [];
 }
 
 function say(message: FromWorker): void {
