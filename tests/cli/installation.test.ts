@@ -114,7 +114,7 @@ test("install builds an installation of the roles and their parents from the hub
 test("install refuses what does not exist, and makes no directory", async () => {
   const target = join(directory, "refused");
   const unknown = await asAdministrator("install", target, "--role", "Server/Nothing", "--json");
-  assert.equal(unknown.status, 1);
+  assert.equal(unknown.status, 3);
   assert.equal(documentOf<ErrorDocument>(unknown).error.code, "ROLE_UNKNOWN");
   for (const args of [[], ["--role", "no//role"]]) {
     const end = await asAdministrator("install", target, ...args);

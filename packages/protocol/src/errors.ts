@@ -70,8 +70,8 @@ export const ERRORS = {
   REVISION_UNKNOWN: operating(404),
   REVISION_TIMEOUT: operating(504, "later"),
   FILE_UNKNOWN: operating(404),
-  ROLE_UNKNOWN: operating(404),
-  PACKAGE_UNKNOWN: operating(404),
+  ROLE_UNKNOWN: refused(404),
+  PACKAGE_UNKNOWN: refused(404),
   ROLE_NOT_SELECTABLE: refused(409),
   PACKAGE_NOT_SELECTABLE: refused(409),
   // Job service.
@@ -95,6 +95,7 @@ export const ERRORS = {
   INSTALLATION_CONFLICT: refused(409),
   CONTENT_MISMATCH: refused(502),
   MANIFEST_INVALID: refused(502),
+  MANIFEST_TOO_LARGE: refused(502),
   DOWNGRADE_REFUSED: refused(409),
   UPDATE_DISABLED: { kind: "postponed", http: 409, retry: "never" } as ErrorDefinition,
   UPDATE_POSTPONED: { kind: "postponed", http: 409, retry: "later" } as ErrorDefinition,

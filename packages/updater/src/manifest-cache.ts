@@ -30,9 +30,13 @@ export interface ObtainedManifest {
   readonly way: "cached" | "delta" | "whole";
 }
 
+/** More than that in one installation takes more memory than anybody should give an updater. */
+const FILES_MAX = 600_000;
+const BYTES_MAX = 256 * 1024 * 1024;
+
 /**
  * Returns the manifests in the order of the references. `former` are the digests that the installation had, by target.
- * Throws MANIFEST_INVALID and what a hub call throws.
+ * Throws MANIFEST_INVALID, MANIFEST_TOO_LARGE and what a hub call throws.
  */
 export async function obtainManifests(
   client: HubClient,
@@ -41,6 +45,7 @@ export async function obtainManifests(
   former: Readonly<Record<string, Sha256>>,
   signal: AbortSignal | undefined,
 ): Promise<ObtainedManifest[]> {
+  refuseTooMuch(refs);
   const obtained: ObtainedManifest[] = [];
   for (const ref of refs) {
     const found = await obtain(client, paths, ref, former[formatTarget(ref.target)], signal);
@@ -66,12 +71,55 @@ async function obtain(
   if (cached !== null) return { ref, manifest: parseManifest(cached), text: cached, way: "cached" };
   const base = former === undefined || former === ref.sha256 ? null : readCached(paths, former);
   if (base !== null && former !== undefined) {
-    const delta = await client.manifestDelta(former, ref.sha256, { signal });
+    const delta = await fetchDelta(client, former, ref.sha256, signal);
     const built = delta === null ? null : build(base, delta, ref);
     if (built !== null) return built;
   }
   const text = await client.manifest(ref, { signal });
+  refuseMoreThanPromised(text, ref);
   return { ref, manifest: parseManifest(text), text, way: "whole" };
+}
+
+function refuseTooMuch(refs: readonly ManifestRef[]): void {
+  const files = refs.reduce((sum, ref) => sum + ref.files, 0);
+  const bytes = refs.reduce((sum, ref) => sum + ref.size, 0);
+  if (files <= FILES_MAX && bytes <= BYTES_MAX) return;
+  throw new LockstepError("MANIFEST_TOO_LARGE", "the chosen machine roles and packages have too many files", {
+    expected: `at most ${FILES_MAX} files, in lists of at most ${BYTES_MAX} bytes`,
+    found: `${files} files, in lists of ${bytes} bytes`,
+    hint: "Nothing was changed. Divide the product into roles that need less each, or put many small files into one archive.",
+  });
+}
+
+/** Before it is taken apart: a list in memory costs many times its text. */
+function refuseMoreThanPromised(text: string, ref: ManifestRef): void {
+  let lines = 0;
+  for (let at = text.indexOf("\n"); at !== -1; at = text.indexOf("\n", at + 1)) lines++;
+  if (lines - 1 <= ref.files) return;
+  throw new LockstepError(
+    "MANIFEST_INVALID",
+    `the manifest of ${formatTarget(ref.target)} lists too many files`,
+    {
+      expected: `${ref.files} files, as the software revision says`,
+      found: `${lines - 1} files`,
+      hint: "Nothing was changed. Look at the hub's log.",
+    },
+  );
+}
+
+/** The difference as text; null when the hub has none, or one that is longer than any manifest is worth. */
+async function fetchDelta(
+  client: HubClient,
+  former: Sha256,
+  wanted: Sha256,
+  signal: AbortSignal | undefined,
+): Promise<string | null> {
+  try {
+    return await client.manifestDelta(former, wanted, { signal });
+  } catch (error) {
+    if (isLockstepError(error, "HUB_ANSWER_INVALID")) return null;
+    throw error;
+  }
 }
 
 /** The new manifest from the old one and a difference; null when that does not give the promised one. */
