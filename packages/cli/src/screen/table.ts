@@ -39,7 +39,7 @@ export function printTable(
   for (const row of safe) output.line(format(row));
 }
 
-const SHRUNK_WIDTH_MIN = 8;
+const SHRUNK_WIDTH_MIN = 6;
 
 /** Narrows the columns that allow it, the widest first, until the table fits. Else lines run over. */
 function shrinkColumns(columns: readonly Column[], widths: number[], room: number): void {
