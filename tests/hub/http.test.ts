@@ -97,7 +97,7 @@ describe("the HTTP interface", () => {
     assert.match(JSON.stringify(show), /#\/components\/schemas\/Revision"/);
     for (const path of Object.keys(document.paths)) assert.match(path, /^\/(?:v1\/|health$)/);
     const page = await readFile(join(import.meta.dirname, "../../docs/reference/http.md"), "utf8");
-    const listed = [...page.matchAll(/`(GET|POST|PUT) (\/[^\s`?]+)`/g)].map(
+    const listed = [...page.matchAll(/`(GET|POST|PUT|DELETE) (\/[^\s`?]+)`/g)].map(
       (match) => `${match[1]} ${match[2]}`,
     );
     const known = Object.entries(document.paths).flatMap(([path, methods]) =>

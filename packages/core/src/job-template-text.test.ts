@@ -10,6 +10,7 @@ import {
   resolveOutputs,
   resolveParameters,
   resolvePlainText,
+  showParameters,
 } from "./job-template-text.ts";
 
 /** Texts that are likely to confuse a reader of references. */
@@ -92,6 +93,15 @@ test("an output that is not there is told by name, not taken for empty", () => {
   });
   // Names that every object has are no outputs.
   assert.equal(resolveOutputs({ a: "${s.constructor}" }, new Map([["s", {}]])).kind, "missing");
+});
+
+test("people see outputs that are there, and the other references as they were written", () => {
+  const parameters = { a: "${Fetch.path}/x", b: "$${HOME} ${Other.n}", c: "${Fetch.n}" };
+  assert.deepEqual(showParameters(parameters, new Map([["Fetch", { path: "/tmp", n: 5 }]])), {
+    a: "/tmp/x",
+    b: "${HOME} ${Other.n}",
+    c: 5,
+  });
 });
 
 test("texts that are shown are resolved at once", () => {

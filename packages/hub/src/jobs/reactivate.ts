@@ -201,7 +201,7 @@ export async function cancelProcess(pool: pg.Pool, id: number, by: string): Prom
     const message = `cancelled by ${by}`;
     const open = steps.filter(({ state }) => state !== "finished");
     // Successors are among the open steps, so none of them has to be found, and no edge decided.
-    await settleSteps(
+    const { freed } = await settleSteps(
       client,
       open.map((step): StepEnding => {
         const { errors, crashes, losses } = step;
@@ -215,9 +215,8 @@ export async function cancelProcess(pool: pg.Pool, id: number, by: string): Prom
       }),
     );
     await client.query("update job_process set state = 'cancelled', finished_at = now() where id = $1", [id]);
-    await client.query(
-      "select pg_notify('lockstep_job', queue) from (select distinct queue from job_step where id = any($1)) q",
-      [open.map((step) => step.id)],
-    );
+    // Whoever works on it is told to stop; what waited for a place under a limit may be in any queue.
+    const told = freed.length > 0 ? [""] : [...new Set(open.map(({ queue }) => queue))];
+    await client.query("select pg_notify('lockstep_job', queue) from unnest($1::text[]) as queue", [told]);
   });
 }

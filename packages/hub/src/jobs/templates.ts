@@ -48,7 +48,8 @@ function toStored({ definition, changedAt, changedBy }: TemplateRow): StoredTemp
 
 export async function listTemplates(pool: pg.Pool): Promise<TemplateList> {
   const { rows } = await pool.query<TemplateRow & { readonly running: number }>(
-    `select ${COLUMNS}, (select count(*) from job_process p where p.template = t.name and p.finished_at is null) as running
+    `select ${COLUMNS}, (select count(*) from job_process p
+       where p.name = t.name and p.template = t.name and p.finished_at is null) as running
      from job_template t order by name`,
   );
   return {

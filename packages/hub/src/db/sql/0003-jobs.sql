@@ -306,3 +306,5 @@ create table job_schedule (
 );
 create index job_schedule_due on job_schedule (next_at) where next_at is not null;
 create index job_schedule_template on job_schedule (template);
+-- What counts against the limit of a template.
+create index job_process_open on job_process (name) where finished_at is null;
