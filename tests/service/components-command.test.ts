@@ -45,9 +45,11 @@ test("arguments reach the program as they are; no shell reads them", async (t) =
 test("the environment is clean and has what is given, the key, the step and the queue", async (t) => {
   process.env.LOCKSTEP_TOKEN = "token-of-the-hub";
   process.env.OTHER_SECRET = "kept";
+  process.env.LOCKSTEP_JOB_WORKER = "mark";
   process.env.PASSED = "passed";
   t.after(() => {
-    for (const name of ["LOCKSTEP_TOKEN", "OTHER_SECRET", "PASSED"]) delete process.env[name];
+    for (const name of ["LOCKSTEP_TOKEN", "OTHER_SECRET", "PASSED", "LOCKSTEP_JOB_WORKER"])
+      delete process.env[name];
   });
   const ended = await run(
     t,
@@ -69,6 +71,7 @@ test("the environment is clean and has what is given, the key, the step and the 
       "LOCKSTEP_IDEMPOTENCY_KEY",
       "LOCKSTEP_STEP",
       "LOCKSTEP_QUEUE",
+      "LOCKSTEP_JOB_WORKER",
     ].map((name) => [name, env[name]]),
   );
   assert.deepEqual(seen, {
@@ -80,6 +83,7 @@ test("the environment is clean and has what is given, the key, the step and the 
     LOCKSTEP_IDEMPOTENCY_KEY: "key-of-step-7",
     LOCKSTEP_STEP: "7",
     LOCKSTEP_QUEUE: QUEUE,
+    LOCKSTEP_JOB_WORKER: "mark",
   });
   assert.equal(env.PATH, process.env.PATH);
   assert.equal(ended.output.cwd, env.LOCKSTEP_DIRECTORY);

@@ -1,6 +1,7 @@
 import { stat, writeFile } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 import { LockstepError } from "@lockstep/protocol/wire";
+import { SERVICE_VARIABLE, WORKER_VARIABLE } from "../worker/marked-processes.ts";
 import { extractPattern, patternProblem } from "./extract-pattern.ts";
 import { type ProgramEnd, runProgram } from "./program.ts";
 import { defineTask, permanentError } from "./task.ts";
@@ -194,6 +195,8 @@ async function run(
         LOCKSTEP_STEP: String(step.id),
         LOCKSTEP_QUEUE: service.queue,
         LOCKSTEP_DIRECTORY: own,
+        // The marks by which the service finds what came from it, wherever it went.
+        ...inherited([WORKER_VARIABLE, SERVICE_VARIABLE]),
       },
       input: parameters.input ?? null,
       signal,

@@ -59,7 +59,7 @@ export async function runStep(step: ClaimedStep, options: RunStepOptions): Promi
   const clock = options.clock ?? systemClock;
   const startedAt = clock.now();
   const mask = new Mask();
-  mask.hide(...step.hidden.map((name) => step.parameters[name]));
+  mask.hide(...step.hidden.map((name) => step.parameters[name]), ...(step.secrets ?? []));
   const end = (result: TaskResult | GivenBack): StepEnd => ({
     result: {
       step: step.id,
