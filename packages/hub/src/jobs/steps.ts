@@ -298,7 +298,10 @@ class Places {
   }
 }
 
-/** Brings the state of locked processes up to date with their steps. */
+/**
+ * Brings the state of locked processes up to date with their steps. Scalar subqueries and not `exists`: that could be
+ * answered by hashing the whole table. `offset 0`: each is asked once.
+ */
 export async function settleProcesses(client: pg.ClientBase, processes: readonly number[]): Promise<void> {
   if (processes.length === 0) return;
   await client.query({
@@ -307,13 +310,13 @@ export async function settleProcesses(client: pg.ClientBase, processes: readonly
         finished_at = case when n.state in ('finished', 'failed') then now() end
       from (
         select given as id, case
-          when exists (select from job_step where process_id = given
-            and state in ('ready', 'deferred', 'loaded', 'processing')) then 'running'
-          when exists (select from job_step where process_id = given and state <> 'finished') then 'stuck'
-          when exists (select from job_step where process_id = given and outcome = 'error' and on_error = '{}')
+          when (select true from job_step where process_id = given
+            and state in ('ready', 'deferred', 'loaded', 'processing') limit 1) then 'running'
+          when (select true from job_step where process_id = given and state <> 'finished' limit 1) then 'stuck'
+          when (select true from job_step where process_id = given and outcome = 'error' and on_error = '{}' limit 1)
             then 'failed'
           else 'finished' end as state
-        from unnest($1::bigint[]) as given
+        from unnest($1::bigint[]) as given offset 0
       ) n where p.id = n.id and p.state <> n.state and p.state <> 'cancelled'`,
     values: [processes],
   });
