@@ -195,6 +195,14 @@ test("verify finds damage, --repair and repair mend it", async () => {
   const mended = await onMachine("verify", target, "--repair", "--json");
   assert.equal(mended.status, 0, mended.stderr);
   assert.equal((await onMachine("verify", target)).status, 0);
+  await onMachine("configure", target, "--edits", "keep");
+  appendFileSync(join(target, "app/common.js"), "mine");
+  const kept = await onMachine("verify", target);
+  assert.match(kept.stderr, /leaves what was edited.*with --edits replace it brings everything back/);
+  assert.match((await onMachine("verify", target, "--repair")).stdout, /but for 1 edited file that stays\n$/);
+  assert.equal((await onMachine("verify", target, "--repair", "--edits", "replace")).status, 0);
+  assert.equal((await onMachine("verify", target)).status, 0);
+  await onMachine("configure", target, "--edits", "replace");
   rmSync(join(target, "app/common.js"));
   const repair = await onMachine("repair", target);
   assert.equal(repair.status, 0, repair.stderr);

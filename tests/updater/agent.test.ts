@@ -171,6 +171,7 @@ test("switched off, nothing happens; switched on again, the update follows", asy
   while (world.hub.requests.length < polls + 10) await new Promise((resolve) => setTimeout(resolve, 5));
   assert.equal(revisionOf(directory), 1);
   assert.equal(agent.events.filter((event) => event.kind === "disabled").length, 1);
+  assert.ok(!agent.events.some((event) => event.kind === "updating"), "it said that it was updating");
   world.hub.autoUpdate = true;
   await agent.until((event) => event.kind === "updated");
   await agent.stop();

@@ -94,9 +94,9 @@ test("an edited file that is replaced leaves a copy; so does one that is marked 
 });
 
 test("a dropped file goes; an edited one only where the repository wins, and a copy stays", () => {
-  assert.equal(facts(only(file("x", A), null, local(A))), "remove dropped");
-  assert.equal(facts(only(file("x", A), null, { kind: "recorded" })), "remove dropped");
-  assert.equal(facts(only(file("x", A), null, local(B))), "remove dropped");
+  assert.equal(facts(only(file("x", A), null, local(A))), "remove dropped ours");
+  assert.equal(facts(only(file("x", A), null, { kind: "recorded" })), "remove dropped ours");
+  assert.equal(facts(only(file("x", A), null, local(B))), "remove dropped edited");
   const removal = only(file("x", A), null, local(B));
   assert.equal(removal?.kind === "remove" && removal.backup, true);
   assert.equal(facts(only(file("x", A), null, local(B), "keep")), "keep dropped");

@@ -59,6 +59,7 @@ export type PlanOperation =
       readonly kind: "remove";
       readonly path: string;
       readonly reason: "dropped";
+      readonly local: "ours" | "edited";
       readonly found: FoundFile;
       readonly backup: boolean;
     }
@@ -176,7 +177,14 @@ function decideDropped(row: PlanRow, local: LocalFile, options: PlanOptions): Un
   if (found === null || (edited && keepsEdits(options.edits)))
     return { kind: "keep", path: row.path, entry: null, reason: "dropped", found };
   const backup = edited || row.recorded?.backup === true;
-  return { kind: "remove", path: row.path, reason: "dropped", found, backup };
+  return {
+    kind: "remove",
+    path: row.path,
+    reason: "dropped",
+    local: edited ? "edited" : "ours",
+    found,
+    backup,
+  };
 }
 
 function decideWanted(row: PlanRow, entry: FileEntry, local: LocalFile, options: PlanOptions): Undecided {

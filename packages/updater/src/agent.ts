@@ -9,7 +9,7 @@ import {
   type PollState,
 } from "@lockstep/core";
 import { type Clock, type Random, systemClock, systemRandom } from "@lockstep/platform";
-import { isLockstepError } from "@lockstep/protocol/wire";
+import { isLockstepError, type Semaphore } from "@lockstep/protocol/wire";
 import { readAttempts, writeAttempts } from "./attempts.ts";
 import { connectHub } from "./hub-access.ts";
 import {
@@ -119,6 +119,11 @@ const NOT_ITS_FAULT = [
 /** Runs until the signal comes. Never throws for what happens to an installation. */
 export async function runAgent(options: AgentOptions): Promise<void> {
   await Promise.all(options.directories.map((directory) => new Watch(directory, options).run()));
+}
+
+/** Whether automatic updates are switched off, at the hub or here (domain 1.7). */
+function isOff(semaphore: Semaphore, head: InstallHead): boolean {
+  return !semaphore.autoUpdate || !head.settings.autoUpdate;
 }
 
 /** What a look at an installation ended in. */
@@ -247,6 +252,8 @@ class Watch {
         await report(client, paths.root, head, { outcome: "in-step", revision, problem: null });
       }
       await this.#verifySometimes();
+    } else if (answer.kind === "different" && isOff(answer.semaphore, head)) {
+      this.#tellDisabled(answer.semaphore.autoUpdate ? "installation" : "hub", revision);
     } else if (!isQuarantined(this.#attempts, revision)) await this.#update(installed, revision);
     else if (this.#toldQuarantine !== revision) {
       this.#toldQuarantine = revision;
@@ -267,6 +274,12 @@ class Watch {
     return this.#client.client;
   }
 
+  #tellDisabled(by: "hub" | "installation", to: number): void {
+    if (this.#toldDisabled !== to)
+      this.#options.onEvent({ kind: "disabled", directory: this.#directory, by, to });
+    this.#toldDisabled = to;
+  }
+
   async #update(installed: number | null, revision: number): Promise<void> {
     const { onEvent, signal } = this.#options;
     const directory = this.#directory;
@@ -281,10 +294,9 @@ class Watch {
       this.#attempts = null;
       this.#toldQuarantine = null;
       writeAttempts(paths, null);
+      // Switched off between the two questions.
       if (result.kind === "disabled") {
-        if (this.#toldDisabled !== revision)
-          onEvent({ kind: "disabled", directory, by: result.by, to: revision });
-        this.#toldDisabled = revision;
+        this.#tellDisabled(result.by, revision);
         return;
       }
       this.#toldDisabled = null;

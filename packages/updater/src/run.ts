@@ -405,7 +405,7 @@ class Run {
       sha256: after?.sha256,
       formerSize: before?.size,
       formerSha256: before?.sha256 ?? undefined,
-      local: kind === "replace" && operation.local !== "ours" ? operation.local : undefined,
+      local: "local" in operation && operation.local !== "ours" ? operation.local : undefined,
     });
   }
 

@@ -1,3 +1,4 @@
+import type { EditsPolicy } from "@lockstep/core";
 import { printable } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import type { Command } from "commander";
@@ -39,13 +40,20 @@ async function runVerify(directory: string, options: VerifyArguments): Promise<v
   output.line(
     damages.length === 0
       ? `sound: ${what}, software revision ${found.revision ?? "unknown"}`
-      : `${counted(damages.length, "file")} of ${what} ${damages.length === 1 ? "is" : "are"} not as installed${repaired === null ? "" : "; mended"}`,
+      : `${counted(damages.length, "file")} of ${what} ${damages.length === 1 ? "is" : "are"} not as installed${repaired === null ? "" : mended(repaired.sums.keep)}`,
   );
-  if (damages.length > 0 && repaired === null) await tellDamage(directory, damages.length);
+  if (damages.length > 0 && repaired === null)
+    await tellDamage(directory, damages.length, options.edits ?? found.edits);
+}
+
+function mended(kept: number): string {
+  return kept === 0
+    ? "; mended"
+    : `; mended, but for ${counted(kept, "edited file")} that ${kept === 1 ? "stays" : "stay"}`;
 }
 
 /** A script must be able to tell damage from soundness; the document has been written already. */
-async function tellDamage(directory: string, count: number): Promise<never> {
+async function tellDamage(directory: string, count: number, edits: EditsPolicy): Promise<never> {
   const { Finished, reportFailure } = await import("../failure.ts");
   const failure = new LockstepError(
     "INSTALLATION_DAMAGED",
@@ -53,7 +61,10 @@ async function tellDamage(directory: string, count: number): Promise<never> {
     {
       expected: "every file as it was installed",
       found: count,
-      hint: `lockstep verify ${directory} --repair mends it.`,
+      hint:
+        edits === "replace"
+          ? `lockstep verify ${directory} --repair mends it.`
+          : `lockstep verify ${directory} --repair mends what is missing and leaves what was edited, as its policy says; with --edits replace it brings everything back.`,
     },
   );
   throw new Finished(reportFailure(failure, { json: false, stdout: process.stdout }));

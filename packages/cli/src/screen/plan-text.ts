@@ -14,7 +14,7 @@ function reasonOf(operation: PlanOperation): string {
     case "add":
       return `new, ${formatBytes(operation.entry.size)}`;
     case "remove":
-      return `no longer part of it${operation.backup ? ", a copy is kept" : ""}`;
+      return `no longer part of it${OWNERS[operation.local]}${operation.backup ? ", a copy is kept" : ""}`;
     case "adopt":
       return "there already, becomes part of the installation";
     case "keep":
