@@ -107,6 +107,13 @@ suite("hidden values", () => {
       note: "the pin is default-Gehe1m",
     });
     assert.deepEqual([...(first?.hidden ?? [])].sort(), ["header", "key", "login", "token"]);
+    // The service masks them where they turn up alone, also in what is not hidden itself.
+    assert.deepEqual([...(first?.secrets ?? [])].sort(), [
+      "Bearer default-Gehe1m",
+      "default-Gehe1m",
+      "given-Gehe1m",
+      "literal-Gehe1m",
+    ]);
     await job.report(first?.id ?? 0, "error", {
       message: "login of svc with given-Gehe1m, literal-Gehe1m failed",
     });
@@ -120,6 +127,7 @@ suite("hidden values", () => {
     const [second] = await job.take();
     assert.equal(second?.parameters.token, "output-Gehe1m");
     assert.deepEqual(second?.hidden, ["token"]);
+    assert.deepEqual([...(second?.secrets ?? [])].sort(), ["given-Gehe1m", "output-Gehe1m"]);
     await job.report(second?.id ?? 0, "error", { message: "refused output-Gehe1m and default-Gehe1m" });
     const shown = await everyAnswer(hub, process.id);
     holdsNone(shown, "an answer for a frozen step");

@@ -92,6 +92,8 @@ export const ClaimedStepSchema = Type.Object(
     parameters: JobParameters,
     /** Names of the parameters that must never be shown or logged. */
     hidden: Type.Array(Type.String()),
+    /** Hidden values of the process within the parameters, which may hold more than these; left out: none. */
+    secrets: Type.Optional(Type.Array(Type.String())),
     priority: Priority,
     timeLimitMs: Nullable(Millis),
     /** `freeze`: must not run twice unasked; may begin only when the hub has confirmed the start. */

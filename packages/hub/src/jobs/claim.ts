@@ -1,4 +1,5 @@
 import {
+  collectSecrets,
   type FullLimits,
   type JobLimit,
   JobLimitUse,
@@ -9,6 +10,7 @@ import {
 } from "@lockstep/core";
 import type { ClaimedStep, Exchange } from "@lockstep/protocol";
 import type pg from "pg";
+import { readSecrets } from "./secrets.ts";
 
 /**
  * Claims: the next steps of a queue, in order of priority, then of their fair place in line.
@@ -233,14 +235,37 @@ export async function presentSteps(
   rows: readonly ClaimRow[],
 ): Promise<{ readonly steps: ClaimedStep[]; readonly unresolved: UnresolvedStep[] }> {
   const outputs = await readOutputs(client, rows);
+  // Nothing hidden can be in a step that neither hides anything nor takes anything over from another.
+  const mayHold = ({ hidden, parameters }: ClaimRow) =>
+    hidden.length > 0 || referencedSteps(parameters).length > 0;
+  const hiding = new Set(rows.filter(mayHold).map((row) => row.process));
+  const secrets = hiding.size === 0 ? null : await readSecrets(client, [...hiding]);
   const steps: ClaimedStep[] = [];
   const unresolved: UnresolvedStep[] = [];
   for (const row of rows) {
     const resolved = resolveOutputs(row.parameters, outputs.get(row.process) ?? new Map());
     if (resolved.kind === "missing") unresolved.push({ id: row.id, references: resolved.references });
-    else steps.push(presentStep(row, resolved.parameters));
+    else
+      steps.push({
+        ...presentStep(row, resolved.parameters),
+        ...presentSecrets(resolved.parameters, secrets?.get(row.process) ?? []),
+      });
   }
   return { steps, unresolved };
+}
+
+/**
+ * The hidden values of the process within the step's parameters: a parameter may be more than the secret that was put
+ * into it, and the service must know the secret where it turns up alone. Others are none of its business.
+ */
+function presentSecrets(
+  parameters: Readonly<Record<string, unknown>>,
+  known: readonly string[],
+): Pick<ClaimedStep, "secrets"> {
+  if (known.length === 0) return {};
+  const texts = collectSecrets([{ parameters, hidden: Object.keys(parameters) }]);
+  const secrets = known.filter((secret) => texts.some((text) => text.includes(secret)));
+  return secrets.length === 0 ? {} : { secrets };
 }
 
 function presentStep(row: ClaimRow, parameters: Readonly<Record<string, unknown>>): ClaimedStep {

@@ -42,7 +42,7 @@ class StepLogWriter implements StepLogFile {
   constructor(step: LoggedStep, owner: StepLogOwner) {
     this.#step = step;
     this.#owner = owner;
-    this.#secrets.hide(...step.hidden.map((name) => step.parameters[name]));
+    this.#secrets.hide(...step.hidden.map((name) => step.parameters[name]), ...(step.secrets ?? []));
     this.path = owner.config.jobLogLifeTimeMs === null ? null : this.#open();
     this.#start();
   }

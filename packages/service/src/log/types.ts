@@ -59,6 +59,8 @@ export interface LoggedStep {
   readonly parameters: Readonly<Record<string, unknown>>;
   /** Names of the parameters whose values must never be shown. */
   readonly hidden: readonly string[];
+  /** Further texts that must never be shown: hidden values that were put into longer ones. */
+  readonly secrets?: readonly string[] | undefined;
   readonly priority: number;
 }
 
