@@ -323,7 +323,7 @@ test("a plan says what would happen and why, and changes nothing", async (t) => 
       ["replace", "bin/run", "size", "ours", "hub"],
       ["replace", "lib/a.js", "hash", "edited", "hub"],
       ["add", "lib/copy.js", "new", "", "local"],
-      ["remove", "lib/same.js", "dropped", "", ""],
+      ["remove", "lib/same.js", "dropped", "ours", ""],
     ],
   );
   assert.deepEqual([document.from, document.to, document.sums.fetchFiles], [1, 2, 2]);
