@@ -43,7 +43,7 @@ export interface ExpandedStep {
 
 export interface ExpandedProcess {
   readonly priority: number;
-  /** With the defaults. */
+  /** With the defaults; what has no value is null. */
   readonly parameters: Parameters;
   readonly hidden: readonly string[];
   readonly steps: readonly ExpandedStep[];
@@ -146,7 +146,7 @@ function fillParameters(
     const value = Object.hasOwn(given, name) ? given[name] : usual;
     if (value === undefined && required === true)
       faults.push({ at: ["parameters", name], problem: "is required and has no value" });
-    filled[name] = value ?? (value === null ? null : "");
+    filled[name] = value ?? null;
   }
   return filled;
 }

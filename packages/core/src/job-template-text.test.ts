@@ -81,6 +81,7 @@ test("a reference alone takes the value as it is, in both goes", () => {
     }),
   );
   assert.equal(inTwoGoes("n=${p}", { p: { a: 1 } }, {}), 'n={"a":1}');
+  assert.equal(inTwoGoes("n=${p}${s.o}.", { p: null }, { s: { o: null } }), "n=.");
   assert.deepEqual(inTwoGoes({ list: ["${p}", 7, null] }, { p: true }, {}), { list: [true, 7, null] });
 });
 

@@ -8,7 +8,7 @@
  *
  * `$${` stands for the two characters `${`: a run of dollar signs before a brace counts in pairs, each pair is one dollar
  * sign, and an odd one out begins a reference. A value that is a reference and nothing else takes the value as it is,
- * number or object; inside a longer text, what is no text is written as JSON.
+ * number or object; inside a longer text, what is no text is written as JSON, and nothing (null) as nothing.
  */
 export type TextPart =
   | { readonly kind: "literal"; readonly text: string }
@@ -128,7 +128,9 @@ function isReference(part: TextPart): part is Extract<TextPart, { kind: "paramet
   return part.kind === "parameter" || part.kind === "output";
 }
 
+/** Nothing is an empty text. */
 function asText(value: unknown): string {
+  if (value === null) return "";
   return typeof value === "string" ? value : (JSON.stringify(value) ?? "");
 }
 

@@ -203,11 +203,11 @@ test("parameters are filled in, and what is hidden stays hidden in whatever it g
   assert.deepEqual(checkTemplate(of), []);
   const { priority, parameters, hidden, steps } = expanded(of, { password: "secret" });
   assert.equal(priority, 3);
-  assert.deepEqual(parameters, { server: "JOB1", password: "secret", note: "" });
+  assert.deepEqual(parameters, { server: "JOB1", password: "secret", note: null });
   assert.deepEqual(hidden, ["password"]);
   const [a, b] = steps;
   assert.equal(a?.queue, "\\\\JOB1");
-  assert.deepEqual(a?.parameters, { header: { auth: ["Bearer secret"] }, plain: "", port: 5 });
+  assert.deepEqual(a?.parameters, { header: { auth: ["Bearer secret"] }, plain: null, port: 5 });
   assert.deepEqual(a?.hidden, ["token", "header"]);
   assert.deepEqual([a?.pending, a?.onSuccess, a?.priority, a?.execution], [0, [1], 3, "internal"]);
   assert.deepEqual(b?.parameters, { t: "${A.token}", n: "${A.count}" });
