@@ -56,6 +56,11 @@ const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./commands/fleet.ts"),
   },
   {
+    name: "service",
+    summary: "the job service of a machine: run, look, configure, register",
+    load: () => import("./commands/service.ts"),
+  },
+  {
     name: "install",
     summary: "build an installation from the hub",
     load: () => import("./commands/install.ts"),

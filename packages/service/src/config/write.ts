@@ -1,4 +1,11 @@
-import { type Parameter, parametersOf, TABLES, type TableName } from "./parameters.ts";
+import {
+  type ConfigValues,
+  type Parameter,
+  parametersOf,
+  TABLE_NAMES,
+  TABLES,
+  type TableName,
+} from "./parameters.ts";
 
 /** The parameters of one table of a file, by name; what is left out has its default. */
 export interface WrittenTable {
@@ -17,7 +24,10 @@ export function writeConfig(tables: readonly WrittenTable[], { complete }: Write
   const sorted = [...tables].sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
   return sorted
     .map(({ name, values }) => {
-      const title = TABLES[name].many ? `[[${name}]]` : `[${name}]`;
+      const { many, required } = TABLES[name];
+      const given = Object.values(values).some((value) => value !== null && value !== undefined);
+      // A table of comments alone would count as given.
+      const title = `${given || many || required ? "" : "# "}${many ? `[[${name}]]` : `[${name}]`}`;
       const lines = parametersOf(name).flatMap(([key, parameter]) =>
         formatParameter(key, parameter, values[key], complete),
       );
@@ -48,4 +58,21 @@ function formatToml(value: unknown): string {
   return typeof value === "string"
     ? JSON.stringify(value.toWellFormed()).replaceAll("\u007f", "\\u007f")
     : String(value);
+}
+
+/** The tables of a file that says everything, with its defaults. */
+export function tablesOf(values: ConfigValues): WrittenTable[] {
+  return TABLE_NAMES.flatMap((name): WrittenTable[] => {
+    const table: unknown = values[name];
+    if (Array.isArray(table)) return table.map((row) => ({ name, values: row }));
+    // Without a password in a file or in the environment there is no such table.
+    const { PasswordFile, PasswordEnvironment } = values.HTTPAuthentication;
+    if (name === "HTTPAuthentication" && PasswordFile === null && PasswordEnvironment === null) return [];
+    return [{ name, values: values[name] as WrittenTable["values"] }];
+  });
+}
+
+/** One of each table, with nothing but what is known without a person. */
+export function templateTables(): WrittenTable[] {
+  return TABLE_NAMES.map((name) => ({ name, values: {} }));
 }

@@ -17,8 +17,8 @@ export interface CredentialsOptions {
   readonly onMadeUp: (file: string) => void;
 }
 
-const MADE_UP_FILE = "http-password";
-const MADE_UP_USER = "lockstep";
+export const MADE_UP_FILE = "http-password";
+export const MADE_UP_USER = "lockstep";
 
 /**
  * The credentials of the status page. Beyond this machine there always are some: where none are configured, a random

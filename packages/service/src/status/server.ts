@@ -16,6 +16,7 @@ import { METRICS_CONTENT_TYPE } from "./metrics-text.ts";
 import { renderPage } from "./page.ts";
 import { renderState } from "./sections.ts";
 import type { ServiceState } from "./types.ts";
+import { removeStatusUrl, writeStatusUrl } from "./url-file.ts";
 
 export interface StatusPageOptions {
   readonly config: StatusConfig;
@@ -79,6 +80,7 @@ class StatusServer implements StatusPage {
       await this.authenticate(config.authentication);
       this.#server = await listen(config, (request, response) => this.#handle(request, response));
       this.url = formatUrl(this.#server, config.address);
+      await writeStatusUrl(this.#options.stateDirectory, this.url);
       log.info("the status page is open", { url: this.url });
     } catch (cause) {
       if (!this.#told) {
@@ -121,6 +123,7 @@ class StatusServer implements StatusPage {
     this.#server = null;
     this.url = null;
     if (server === null) return;
+    await removeStatusUrl(this.#options.stateDirectory);
     await new Promise<void>((resolve) => {
       server.close(() => resolve());
       server.closeAllConnections();
