@@ -5,8 +5,8 @@ import { resolve } from "node:path";
 import { test } from "node:test";
 import { checkTemplate, expandTemplate, resolveOutputs } from "@lockstep/core";
 import { parseTemplateFile } from "../../packages/protocol/src/job-template-file.ts";
+import { findTask } from "../../packages/service/src/components/catalog.ts";
 import { checkParameters } from "../../packages/service/src/components/parameters.ts";
-import { findTask } from "../../packages/service/src/components/registry.ts";
 
 test("the example of the template reference runs on the components that there are", async () => {
   const page = readFileSync(resolve(import.meta.dirname, "../../docs/reference/job-template.md"), "utf8");

@@ -1,6 +1,6 @@
 import { pathToFileURL } from "node:url";
 import { LockstepError } from "@lockstep/protocol/wire";
-import { isBuiltIn } from "./registry.ts";
+import { isBuiltIn } from "./catalog.ts";
 import type { Component } from "./types.ts";
 
 /**

@@ -8,9 +8,9 @@ import {
   LockstepError,
   type StepResult,
 } from "@lockstep/protocol/wire";
+import { findTask } from "./catalog.ts";
 import { Mask } from "./mask.ts";
 import { checkParameters, hiddenNames } from "./parameters.ts";
-import { findTask } from "./registry.ts";
 import type { Component, ServiceIdentity, StepHub, StepLog, Task, TaskContext, TaskResult } from "./types.ts";
 
 /**

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { StepRun } from "@lockstep/protocol/wire";
-import { executionOf, isBuiltIn } from "./registry.ts";
+import { executionOf, isBuiltIn } from "./catalog.ts";
 import { waitedMs } from "./wait.ts";
 
 const ran = (claim: number, claimedAt: number, outcome: StepRun["outcome"]): StepRun => ({

@@ -38,8 +38,21 @@ export function executionOf(
   return "external";
 }
 
+/** A component, built in or of one of these plug-ins. Throws JOB_COMPONENT_UNKNOWN. */
+export async function findComponent(name: string, plugins: readonly Component[] = []): Promise<Component> {
+  const builtIn = Object.hasOwn(BUILT_IN, name) ? BUILT_IN[name] : undefined;
+  const found = builtIn === undefined ? plugins.find((each) => each.name === name) : await builtIn();
+  if (found !== undefined) return found;
+  const known = [...BUILT_IN_NAMES, ...plugins.map((each) => each.name)].sort();
+  throw new LockstepError("JOB_COMPONENT_UNKNOWN", `this service has no component ${name}`, {
+    expected: known.join(", "),
+    found: name,
+    hint: "Correct the step in its template, or name the plug-in that brings the component in Plugins of the service's configuration. Plug-ins run in external steps unless they are declared internal.",
+  });
+}
+
 /**
- * The task of a component, built in or of one of these plug-ins.
+ * The task of a component.
  * Throws JOB_COMPONENT_UNKNOWN, which names what there is; another try does not help.
  */
 export async function findTask(
@@ -47,20 +60,11 @@ export async function findTask(
   task: string,
   plugins: readonly Component[] = [],
 ): Promise<Task> {
-  const builtIn = Object.hasOwn(BUILT_IN, component) ? BUILT_IN[component] : undefined;
-  const found = builtIn === undefined ? plugins.find(({ name }) => name === component) : await builtIn();
-  if (found === undefined) {
-    const known = [...BUILT_IN_NAMES, ...plugins.map(({ name }) => name)].sort();
-    throw new LockstepError("JOB_COMPONENT_UNKNOWN", `this service has no component ${component}`, {
-      expected: known.join(", "),
-      found: component,
-      hint: "Correct the step in its template, or name the plug-in that brings the component in Plugins of the service's configuration. Plug-ins run in external steps unless they are declared internal.",
-    });
-  }
-  const definition = Object.hasOwn(found.tasks, task) ? found.tasks[task] : undefined;
+  const { tasks } = await findComponent(component, plugins);
+  const definition = Object.hasOwn(tasks, task) ? tasks[task] : undefined;
   if (definition !== undefined) return definition;
   throw new LockstepError("JOB_COMPONENT_UNKNOWN", `the component ${component} has no task ${task}`, {
-    expected: Object.keys(found.tasks).sort().join(", "),
+    expected: Object.keys(tasks).sort().join(", "),
     found: task,
     hint: "Correct the step in its template.",
   });
