@@ -2,11 +2,15 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import type { TestContext } from "node:test";
 import type { JobServer, JobTemplate, ProcessDetail } from "@lockstep/protocol";
 
-const PROGRAM = join(import.meta.dirname, "../../packages/cli/bin/lockstep.mjs");
+/** The command as it stands in the checkout; to look at what ships: dist/bin/lockstep.mjs. */
+const PROGRAM = resolve(
+  import.meta.dirname,
+  process.env.LOCKSTEP_TEST_PROGRAM ?? "../../packages/cli/bin/lockstep.mjs",
+);
 
 /** What a test asks of a hub, in-process or in a process of its own. */
 export interface HubAddress {
@@ -50,7 +54,7 @@ export async function until<T>(
   while (true) {
     const found = await look();
     if (found !== null && found !== undefined && found !== false) return found;
-    await new Promise((resolve) => setTimeout(resolve, 25));
+    await new Promise((wake) => setTimeout(wake, 25));
   }
 }
 

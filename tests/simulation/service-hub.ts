@@ -147,6 +147,17 @@ export class ModelHub {
     this.#waiters.push({ instance, request, until: now + request.waitMs, reply });
   }
 
+  /** Whether nothing can go on without a person. */
+  isAtRest(): boolean {
+    return [...this.steps.values()].every(
+      ({ state, after }) =>
+        state === "finished" ||
+        state === "frozen" ||
+        state === "missing" ||
+        (state === "waiting" && this.steps.get(after ?? 0)?.state !== "finished"),
+    );
+  }
+
   /** A person counts a step that is being worked on as done. */
   endByHand(now: number, chance: Pick<Prng, "pick">): void {
     const step = chance.pick(

@@ -138,8 +138,6 @@ export class ServiceWorld {
     return this.counts;
   }
 
-  // The service and its shell.
-
   #begin(): void {
     if (this.#running) return;
     this.#wakeAt = Number.POSITIVE_INFINITY;
@@ -385,8 +383,6 @@ export class ServiceWorld {
     });
   }
 
-  // The network and the hub.
-
   #send(request: Parameters<ModelHub["exchange"]>[1]): void {
     this.counts.exchanges += 1;
     for (const result of request.results) this.#oracle.tells(result);
@@ -469,13 +465,7 @@ export class ServiceWorld {
 
   #isAtRest(): boolean {
     if (!this.#running || this.#state.held.size > 0 || this.#disk.size > 0) return false;
-    return [...this.#hub.steps.values()].every(
-      ({ state, after }) =>
-        state === "finished" ||
-        state === "frozen" ||
-        state === "missing" ||
-        (state === "waiting" && this.#hub.steps.get(after ?? 0)?.state !== "finished"),
-    );
+    return this.#hub.isAtRest();
   }
 
   #restartHub(downMs: number): void {
@@ -487,8 +477,6 @@ export class ServiceWorld {
       this.#hubDown = false;
     });
   }
-
-  // Time.
 
   /** One disk does one thing after the other. */
   #atDisk(run: () => void): void {
