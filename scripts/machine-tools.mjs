@@ -37,7 +37,10 @@ const TOOLS = {
   },
   openssl: { isThere: onPath("openssl"), without: "the TLS tests and the comparison with openssl" },
   postgresql: { isThere: hasPostgres, without: "the tests on the machine's own PostgreSQL" },
-  systemd: { isThere: onPath("systemd-analyze"), without: "systemd's own judgement of the job service's unit" },
+  systemd: {
+    isThere: onPath("systemd-analyze"),
+    without: "systemd's own judgement of the job service's unit",
+  },
   rsync: { isThere: onPath("rsync"), without: "the comparison with rsync" },
   git: { isThere: onPath("git"), without: "the comparison with git" },
   tar: { isThere: onPath("tar"), without: "the comparison with tar" },
