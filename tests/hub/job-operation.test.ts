@@ -98,6 +98,27 @@ suite("running the job service", () => {
     assert.equal((await job.take(5)).length, 1);
   });
 
+  test("numbers and texts beyond what can be stored are refused by their code", async (t) => {
+    const hub = await startTestHub(t, server);
+    const limit = (body: object) => ask(hub, "PUT", "/v1/jobs/components/X", { body });
+    const answers = [
+      await ask(hub, "GET", "/v1/jobs/processes/99999999999999999999"),
+      await ask(hub, "GET", "/v1/jobs/processes?before=1e300"),
+      await ask(hub, "GET", "/v1/jobs/processes?text=%00"),
+      await ask(hub, "POST", "/v1/jobs/reactivate", { body: { as: "step", where: { process: 1e300 } } }),
+      await ask(hub, "POST", "/v1/jobs/reactivate", { body: { as: "step", where: { message: "\u0000" } } }),
+      await ask(hub, "PUT", "/v1/jobs/servers/a%00b", { body: { disabled: true } }),
+      await limit({ component: "X", maxInstance: 99_999_999_999 }),
+      await limit({ component: "X", maxInstance: 1, tasks: { "": 5 } }),
+      await limit({ component: "Y", maxInstance: 1 }),
+      await ask(hub, "POST", "/v1/jobs/processes", { body: null }),
+    ];
+    assert.deepEqual(
+      answers.map((answer) => codeOf(answer)),
+      answers.map(() => "REQUEST_INVALID"),
+    );
+  });
+
   test("check-version puts one update step into the queue of a server that has an installation", async (t) => {
     const hub = await startTestHub(t, server);
     assert.equal(

@@ -76,7 +76,7 @@ export function compareErrorCodes(codes: readonly string[], document: string): C
 
 /** Hosts of package registries: an address of one binds every build to it, and may tell where we build. */
 const REGISTRY_HOST =
-  /\b(?:registry\.[a-z]|(?:www\.)?npmjs\.(?:com|org)|yarnpkg\.com|pypi\.org|crates\.io|proxy\.golang\.org)/i;
+  /\b(?:registry\.(?!ts\b)[a-z]|(?:www\.)?npmjs\.(?:com|org)|yarnpkg\.com|pypi\.org|crates\.io|proxy\.golang\.org)/i;
 const TEXT_BYTES_MAX = 4 * 1024 * 1024;
 
 /** Files that name the host of a package registry. */

@@ -1,6 +1,12 @@
-import type { TemplateDefinition, TemplateFault, TemplateStepDefinition } from "./job-template.ts";
+import {
+  NOT_STORABLE,
+  type TemplateDefinition,
+  type TemplateFault,
+  type TemplateStepDefinition,
+} from "./job-template.ts";
 import {
   forEachText,
+  isStorable,
   isTooDeep,
   PARAMETER_DEPTH_MAX,
   type Parameters,
@@ -140,6 +146,10 @@ function fillParameters(
       faults.push({ at, problem: `the template has no such parameter; ${known}` });
     } else if (isTooDeep(given[name]))
       faults.push({ at, problem: `is nested deeper than ${PARAMETER_DEPTH_MAX} levels` });
+    else
+      forEachText(given[name], at, (text, where) => {
+        if (!isStorable(text)) faults.push({ at: where, problem: NOT_STORABLE });
+      });
   }
   const filled: Record<string, unknown> = {};
   for (const [name, { required, default: usual }] of Object.entries(declared)) {

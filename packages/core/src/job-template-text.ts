@@ -212,6 +212,11 @@ export function forEachText(
     for (const [key, each] of Object.entries(value)) forEachText(each, [...at, key], use);
 }
 
+/** What no database takes in a text: the character 0, and halves of surrogate pairs. */
+export function isStorable(text: string): boolean {
+  return !text.includes("\u0000") && text.isWellFormed();
+}
+
 /** Whether a JSON value is nested deeper than PARAMETER_DEPTH_MAX. Looks no further than that. */
 export function isTooDeep(value: unknown, depth = 0): boolean {
   if (typeof value !== "object" || value === null) return false;

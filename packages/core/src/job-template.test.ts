@@ -71,6 +71,16 @@ test("all faults are told at once, each with its place", () => {
   ]);
 });
 
+test("what no text can hold is refused, not altered", () => {
+  const of = template(step("A\u0000", { parameters: { list: ["fine", "\ud800"] } }));
+  assert.deepEqual(
+    checkTemplate(of).map(({ at }) => at.join(".")),
+    ["steps.0.name", "steps.0.parameters.list.1"],
+  );
+  const given = expandTemplate({ ...template(step("A")), parameters: { x: {} } }, { x: ["\u0000"] });
+  assert.ok("faults" in given);
+});
+
 test("each circle is told once, with its steps in order, and so is what lies behind it", () => {
   const of = template(
     step("Start", { onSuccess: ["A"] }),

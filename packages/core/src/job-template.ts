@@ -1,5 +1,6 @@
 import {
   forEachText,
+  isStorable,
   isTooDeep,
   PARAMETER_DEPTH_MAX,
   PARAMETER_NAME,
@@ -79,11 +80,16 @@ export function checkTemplate(template: TemplateDefinition): TemplateFault[] {
   template.steps.forEach((step, index) => {
     checkStep(step, ["steps", index], faults);
   });
+  if (faults.every(({ problem }) => problem !== TOO_DEEP))
+    forEachText(template, [], (text, at) => {
+      if (!isStorable(text)) faults.push({ at, problem: NOT_STORABLE });
+    });
   const ways = findWays(template.steps, graph, faults);
   checkReferences(template, graph, ways, faults);
   return faults;
 }
 
+export const NOT_STORABLE = "holds a character that no text can hold: 0, or half of a surrogate pair";
 const TOO_DEEP = `is nested deeper than ${PARAMETER_DEPTH_MAX} levels`;
 
 function checkStep(step: TemplateStepDefinition, at: KeyPath, faults: TemplateFault[]): void {

@@ -21,9 +21,13 @@ export const QueueName = Type.String({
   maxLength: 255,
   pattern: "^[^\\u0000-\\u001f\\u007f]+$",
 });
-export const ClaimNumber = Type.Integer({ minimum: 1, description: "fencing token of one claim of a step" });
-export const StepId = Type.Integer({ minimum: 1 });
-export const ProcessId = Type.Integer({ minimum: 1 });
+export const ClaimNumber = Type.Integer({
+  minimum: 1,
+  maximum: Number.MAX_SAFE_INTEGER,
+  description: "fencing token of one claim of a step",
+});
+export const StepId = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER });
+export const ProcessId = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER });
 export const Priority = Type.Integer({ minimum: 1, maximum: 15, description: "15 first" });
 const Name = Type.String({ minLength: 1, maxLength: 200 });
 const Millis = Type.Integer({ minimum: 0, description: "milliseconds" });
@@ -246,8 +250,8 @@ export const StartProcessSchema = Type.Object(
     template: Type.Union([Type.String({ minLength: 1, maxLength: 200 }), TemplateSchema]),
     parameters: Type.Optional(JobParameters),
     priority: Type.Optional(Priority),
-    /** Not before. */
-    startAt: Type.Optional(Time),
+    /** Not before; milliseconds since 1970, up to the year 9999. */
+    startAt: Type.Optional(Type.Integer({ minimum: 0, maximum: 253_402_300_799_999 })),
     /** The same key twice starts one process; the second answer is the first's. */
     idempotencyKey: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
   },
@@ -411,9 +415,9 @@ export const ComponentLimitSchema = Type.Object(
   {
     component: Name,
     /** 0: no limit. n: so many. -1: one at a time, on one job server. */
-    maxInstance: Type.Integer({ minimum: -1 }),
+    maxInstance: Type.Integer({ minimum: -1, maximum: 1_000_000 }),
     /** By task: -1: one at a time and no other task of the component beside it; 0: the component's limit counts. */
-    tasks: Type.Optional(Type.Record(Name, Type.Integer({ minimum: -1 }))),
+    tasks: Type.Optional(Type.Record(Name, Type.Integer({ minimum: -1, maximum: 1_000_000 }))),
   },
   closed,
 );

@@ -1,4 +1,4 @@
-import type { ComponentLimit, ComponentLimitList } from "@lockstep/protocol";
+import { type ComponentLimit, type ComponentLimitList, LockstepError } from "@lockstep/protocol";
 import type pg from "pg";
 import { withTransaction } from "../db/connect.ts";
 
@@ -25,8 +25,12 @@ export async function listLimits(client: pg.Pool | pg.PoolClient): Promise<Compo
   return { limits };
 }
 
-/** Sets the limits of a component in place of those it had; with no limit at all it is forgotten. */
+/**
+ * Sets the limits of a component in place of those it had; with no limit at all it is forgotten. Throws REQUEST_INVALID.
+ */
 export async function putLimit(pool: pg.Pool, limit: ComponentLimit): Promise<ComponentLimitList> {
+  if (Object.hasOwn(limit.tasks ?? {}, ""))
+    throw new LockstepError("REQUEST_INVALID", "a task has no name", { expected: "at least one character" });
   const rows = [["", limit.maxInstance] as const, ...Object.entries(limit.tasks ?? {})].filter(
     ([, maxInstance]) => maxInstance !== 0,
   );
