@@ -65,7 +65,7 @@ export function jobServer(
     const answer = await send(changes);
     assert.equal(answer.status, 200, answer.body.toString("utf8"));
     const document = answer.json() as unknown as ExchangeAnswer;
-    for (const { step } of changes.results ?? []) claims.delete(step);
+    for (const { step, claim } of changes.results ?? []) if (claims.get(step) === claim) claims.delete(step);
     for (const { id, claim } of document.steps) claims.set(id, claim);
     for (const [step, claim] of claims) if (document.lost.includes(claim)) claims.delete(step);
     return document;
@@ -206,4 +206,13 @@ export async function setSetting(pool: pg.Pool, name: string, value: unknown): P
     "insert into setting (name, value) values ($1, $2) on conflict (name) do update set value = excluded.value",
     [name, JSON.stringify(value)],
   );
+}
+
+/** Waits until the steps of a process are as wanted. */
+export async function untilSteps(
+  pool: pg.Pool,
+  process: number,
+  wanted: (steps: Readonly<Record<string, StepView>>) => boolean,
+): Promise<void> {
+  while (!wanted(await readSteps(pool, process))) await new Promise((resolve) => setTimeout(resolve, 50));
 }

@@ -34,8 +34,8 @@ export interface ClaimRequest {
 const LIMITS_LOCK = 0x4c4f434b_4a4f42n;
 /** So many limited steps that may begin are looked at in one go. */
 const CANDIDATES_MAX = 500;
-/** No answer is longer. */
-const CLAIMS_MAX = 1_000;
+/** No answer brings more of one kind. */
+const CLAIMS_MAX = 500;
 
 type Execution = "internal" | "external";
 
@@ -76,7 +76,7 @@ const LINE = (execution: Execution, limit: string, components: string) => `(
 /** Claims what the service wants and may get, best first. */
 export async function claimSteps(client: pg.ClientBase, request: ClaimRequest): Promise<ClaimRow[]> {
   const internal = Math.min(request.want.internal, CLAIMS_MAX);
-  const external = Math.min(request.want.external, CLAIMS_MAX - internal);
+  const external = Math.min(request.want.external, CLAIMS_MAX);
   const want = { internal, external };
   if (internal + external === 0) return [];
   const rows = request.updateOnly
