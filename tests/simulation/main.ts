@@ -1,4 +1,5 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { sweepFailures } from "./apply-failures.ts";
 import { ORDER_MUTANTS } from "./apply-mutants.ts";
@@ -11,10 +12,13 @@ import { catchMutant, mapSyncs, replay, type SweepReport, sweep, syncMutants } f
  *   --states N   how many crash states (100,000)        --seed N     where to begin (a new one each time)
  *   --point P    one state again, as printed            --mutants    also tell the mutants, and print within how many states
  *   --failures N also fail every call of N scenarios, and fill their disks
+ *   --cluster    instead: simulate clusters; --seeds N of them (100,000), from --seed N on, with --mutants as above
  *   --strace     instead: kill the real updater before each of its system calls, and fail each of them
  *   --product    instead: the same with `lockstep update` against a hub alone
+ *   --jobs       instead: kill job services, their workers and the hub while they work (--steps 10000, --kills 200)
  */
 const STATES = 100_000;
+const CLUSTERS = 100_000;
 const MUTANT_SCENARIOS = 200;
 const MUTANT_STATES_MAX = 100_000;
 const SHOWN_MAX = 10;
@@ -27,7 +31,12 @@ const { values } = parseArgs({
     mutants: { type: "boolean", default: false },
     failures: { type: "string" },
     strace: { type: "boolean", default: false },
+    cluster: { type: "boolean", default: false },
+    seeds: { type: "string" },
     product: { type: "boolean", default: false },
+    jobs: { type: "boolean", default: false },
+    steps: { type: "string" },
+    kills: { type: "string" },
   },
 });
 
@@ -38,9 +47,32 @@ const label = `seed ${seed}, revision ${revision()}`;
 if (values.point !== undefined) {
   await replay(JSON.parse(values.point) as CrashPoint);
   console.log("this state is whole");
+} else if (values.cluster) {
+  console.log(label);
+  const { simulateClusters } = await import("../cluster/sim-main.ts");
+  const seeds = values.seeds === undefined ? CLUSTERS : readCount(values.seeds, "--seeds");
+  process.exitCode = simulateClusters(seed, seeds, values.mutants) ? 0 : 1;
 } else if (values.strace) {
   const { sweepAll } = await import("../crash/sweep-all.ts");
   process.exitCode = (await sweepAll(label)) ? 0 : 1;
+} else if (values.jobs) {
+  const test = spawnSync(
+    process.execPath,
+    ["--test", "--test-isolation=none", join(import.meta.dirname, "../service/chaos.test.ts")],
+    {
+      stdio: "inherit",
+      env: {
+        ...process.env,
+        LOCKSTEP_CHAOS_STEPS: String(
+          values.steps === undefined ? 10_000 : readCount(values.steps, "--steps"),
+        ),
+        LOCKSTEP_CHAOS_KILLS: String(values.kills === undefined ? 200 : readCount(values.kills, "--kills")),
+        LOCKSTEP_CHAOS_SEED: String(seed % 2 ** 31),
+      },
+    },
+  );
+  console.log(label);
+  process.exitCode = test.status ?? 1;
 } else if (values.product) {
   const { sweepProduct } = await import("../crash/sweep-all.ts");
   console.log(label);
