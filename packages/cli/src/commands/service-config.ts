@@ -96,7 +96,7 @@ async function importFile(xmlFile: string, options: ImportArguments): Promise<vo
   const { importConfig } = await import("@lockstep/service");
   const output = new Output(options);
   const xml = decodeXml(await readFile(xmlFile), xmlFile);
-  const imported = importConfig(xml, { fileName: xmlFile, hub: options.hub ?? null });
+  const imported = await importConfig(xml, { fileName: xmlFile, hub: options.hub ?? null });
   if (options.out !== undefined) await writeNew(options.out, imported.toml);
   output.document({ ...imported, file: options.out === undefined ? null : resolve(options.out) });
   if (options.out === undefined) output.line(imported.toml.trimEnd());

@@ -50,8 +50,11 @@ const CATEGORIES = `<?xml version="1.0" encoding="utf-8"?>
 
 const SECRETS = /Sesam|öffne|zebra77|c2VjcmV0S2V5|hunter2/;
 
-test("an original file becomes one of ours that has no faults but those which it could not know", () => {
-  const imported = importConfig(CATEGORIES, { fileName: "Jobservice.cfg", hub: "https://hub.example:8700" });
+test("an original file becomes one of ours that has no faults but those which it could not know", async () => {
+  const imported = await importConfig(CATEGORIES, {
+    fileName: "Jobservice.cfg",
+    hub: "https://hub.example:8700",
+  });
   const { values, faults } = parseServiceConfig(imported.toml);
   assert.deepEqual(
     faults.filter(({ severity }) => severity !== "note"),
@@ -79,8 +82,8 @@ test("an original file becomes one of ours that has no faults but those which it
   assert.deepEqual(imported.missing, []);
 });
 
-test("no secret is copied anywhere, and each is told where it belongs", () => {
-  const imported = importConfig(CATEGORIES, { fileName: "Jobservice.cfg", hub: null });
+test("no secret is copied anywhere, and each is told where it belongs", async () => {
+  const imported = await importConfig(CATEGORIES, { fileName: "Jobservice.cfg", hub: null });
   assert.doesNotMatch(JSON.stringify(imported), SECRETS);
   assert.deepEqual(
     imported.secrets.map(({ from }) => from),
@@ -95,8 +98,8 @@ test("no secret is copied anywhere, and each is told where it belongs", () => {
   assert.deepEqual(imported.missing, ["[JobProvider] Hub: the address of the hub"]);
 });
 
-test("what has no counterpart is listed with the reason", () => {
-  const left = importConfig(CATEGORIES, { fileName: "x", hub: null }).left.map(
+test("what has no counterpart is listed with the reason", async () => {
+  const left = (await importConfig(CATEGORIES, { fileName: "x", hub: null })).left.map(
     ({ from, why }) => `${from}: ${why}`,
   );
   assert.ok(
@@ -108,13 +111,13 @@ test("what has no counterpart is listed with the reason", () => {
   assert.ok(left.some((each) => each.startsWith("dispatcher/isproxy: services do not ask")));
 });
 
-test("the other ways in which such files are written are understood too", () => {
+test("the other ways in which such files are written are understood too", async () => {
   const other = `<configuration>
     <jobprovider><add key="type" value="HTTPJobProvider"/><add key="port" value="80"/></jobprovider>
     <JobServiceDestination Queue="\\\\S1" InternalSlots="3"/>
     <FileLogWriter><OutputFile>C:\\Logs\\job.log</OutputFile><HistorySize>&#53;</HistorySize></FileLogWriter>
   </configuration>`;
-  const imported = importConfig(other, { fileName: "x", hub: "http://127.0.0.1:8700" });
+  const imported = await importConfig(other, { fileName: "x", hub: "http://127.0.0.1:8700" });
   const { values } = parseServiceConfig(imported.toml);
   assert.equal(values?.JobServiceDestination[0]?.Queue, "\\\\S1");
   assert.equal(values?.JobServiceDestination[0]?.InternalSlots, 3);
@@ -123,7 +126,7 @@ test("the other ways in which such files are written are understood too", () => 
   assert.ok(imported.left.some(({ why }) => why.startsWith("names a drive")));
 });
 
-test("declarations, bombs, broken and oversized files are refused", () => {
+test("declarations, bombs, broken and oversized files are refused", async () => {
   const bomb = `<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><configuration>&b;</configuration>`;
   for (const xml of [
     bomb,
@@ -133,22 +136,24 @@ test("declarations, bombs, broken and oversized files are refused", () => {
     `<a>${"x".repeat(1_100_000)}</a>`,
     '<!DocType a SYSTEM "file:///etc/passwd"><a/>',
   ])
-    assert.throws(() => importConfig(xml, { fileName: "x", hub: null }), { code: "SERVICE_IMPORT_REFUSED" });
-  assert.throws(() => readXml("<a>".repeat(500) + "</a>".repeat(500), "x"), {
+    await assert.rejects(importConfig(xml, { fileName: "x", hub: null }), { code: "SERVICE_IMPORT_REFUSED" });
+  await assert.rejects(readXml("<a>".repeat(500) + "</a>".repeat(500), "x"), {
     code: "SERVICE_IMPORT_REFUSED",
   });
   // Unknown entities stay what they are.
-  assert.equal(readXml("<a>&b;&amp;lt;</a>", "x").text, "&b;&lt;");
+  assert.equal((await readXml("<a>&b;&amp;lt;</a>", "x")).text, "&b;&lt;");
 });
 
-test("whatever values an old file has, what comes out is TOML", () => {
+test("whatever values an old file has, what comes out is TOML", async () => {
   const value = fc
     .string({ unit: "grapheme", maxLength: 40 })
     .map((text) => text.replaceAll(/[<&>\p{Cc}]/gu, ""));
-  fc.assert(
-    fc.property(value, value, value, (queue, file, environment) => {
+  await fc.assert(
+    fc.asyncProperty(value, value, value, async (queue, file, environment) => {
       const xml = `<c><JobServiceDestination><queue>${queue}</queue><externalslotenvironment>A=${environment}</externalslotenvironment></JobServiceDestination><filelogwriter><outputfile>${file}</outputfile></filelogwriter></c>`;
-      const { values } = parseServiceConfig(importConfig(xml, { fileName: "x", hub: "http://h" }).toml);
+      const { values } = parseServiceConfig(
+        (await importConfig(xml, { fileName: "x", hub: "http://h" })).toml,
+      );
       assert.notEqual(values, null);
     }),
   );

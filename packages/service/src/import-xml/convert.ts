@@ -26,9 +26,9 @@ export interface ImportOptions {
  * Converts a Jobservice.cfg. Pure but for what it throws: SERVICE_IMPORT_REFUSED. No secret of the old file is in
  * anything that it returns.
  */
-export function importConfig(xml: string, { fileName, hub }: ImportOptions): ImportedConfig {
+export async function importConfig(xml: string, { fileName, hub }: ImportOptions): Promise<ImportedConfig> {
   const conversion = new Conversion();
-  for (const module of findModules(readXml(xml, fileName))) conversion.take(module);
+  for (const module of findModules(await readXml(xml, fileName))) conversion.take(module);
   return conversion.finish(hub);
 }
 

@@ -1,5 +1,4 @@
 import { LockstepError } from "@lockstep/protocol/wire";
-import { XMLParser, XMLValidator } from "fast-xml-parser";
 
 /** An element with what it holds. */
 export interface XmlElement {
@@ -19,10 +18,12 @@ const DEPTH_MAX = 40;
  *
  * Throws SERVICE_IMPORT_REFUSED.
  */
-export function readXml(text: string, fileName: string): XmlElement {
+export async function readXml(text: string, fileName: string): Promise<XmlElement> {
   if (text.length > BYTES_MAX) throw refused(fileName, `at most ${BYTES_MAX} characters`, `${text.length}`);
   if (/<!(?:DOCTYPE|ENTITY)/i.test(text))
     throw refused(fileName, "no document type and no entities", "a declaration");
+  // A service never reads XML, and should not carry the parser in its memory.
+  const { XMLParser, XMLValidator } = await import("fast-xml-parser");
   const verdict = XMLValidator.validate(text, { allowBooleanAttributes: false });
   if (verdict !== true) {
     const { msg, line, col } = verdict.err;
