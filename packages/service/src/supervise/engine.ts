@@ -3,7 +3,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { HubClient, resolveToken } from "@lockstep/client";
 import { type Random, systemClock, systemRandom } from "@lockstep/platform";
-import { type ClaimedStep, LockstepError, type StepResult } from "@lockstep/protocol/wire";
+import { type ClaimedStep, isLockstepError, LockstepError, type StepResult } from "@lockstep/protocol/wire";
 import type { Component } from "../components/types.ts";
 import type { ServiceConfig } from "../config/types.ts";
 import { type ConfigWatch, watchServiceConfig } from "../config/watch.ts";
@@ -48,6 +48,9 @@ export interface EngineOptions {
 const FAULT_STATUS = 70;
 /** After the limit of the drain, for what is being stopped then. */
 const DRAIN_GRACE_MS = 8000;
+const LOCK_POLL_MS = 250;
+/** A queue that another service took over is tried again after this; each time in vain it takes twice as long. */
+const REPLACED_MS = { first: 60_000, max: 3_600_000 };
 
 /**
  * Serves every queue of the configuration until it is told to end. Resolves with the exit status.
@@ -62,7 +65,11 @@ export async function runEngine(options: EngineOptions): Promise<number> {
     onRefused: (faults) => engine?.refuse(faults),
   });
   const config = watch.config();
-  using _lock = lockState(config.service.stateDirectory);
+  using _lock = await lockWhenFree(
+    config.service.stateDirectory,
+    config.service.drainMs + DRAIN_GRACE_MS,
+    options.signal,
+  );
   const systemLog = createSystemLog({ environment: options.environment, stderr: process.stderr });
   const log = createLogWriter({ config: config.log, debugMode: config.service.debugMode, systemLog });
   try {
@@ -72,6 +79,24 @@ export async function runEngine(options: EngineOptions): Promise<number> {
     await watch.stop();
     await engine?.close();
     await log.close();
+  }
+}
+
+/** An engine whose supervisor was killed drains by itself, and may still be at it. */
+async function lockWhenFree(
+  stateDirectory: string,
+  waitMs: number,
+  signal: AbortSignal,
+): Promise<Disposable> {
+  const until = systemClock.monotonic() + waitMs;
+  while (true) {
+    try {
+      return lockState(stateDirectory);
+    } catch (error) {
+      const isTaken = isLockstepError(error, "SERVICE_ALREADY_RUNNING");
+      if (!isTaken || signal.aborted || systemClock.monotonic() > until) throw error;
+      await systemClock.sleep(LOCK_POLL_MS, signal);
+    }
   }
 }
 
@@ -87,6 +112,7 @@ class Engine {
   readonly #drained = new Map<QueueService, "stop" | "update">();
   readonly #ended: Promise<number>;
   #end: (status: number) => void = () => {};
+  readonly #takeovers = new Map<string, number>();
   #queues: QueueService[] = [];
   #page: StatusPage | null = null;
   #phase: ServicePhase = "starting";
@@ -194,7 +220,15 @@ class Engine {
     const { environment } = this.#options;
     const { hub, tokenFile, caFile } = config.provider;
     const file = tokenFile ?? (environment.LOCKSTEP_TOKEN ? null : (this.#installation?.tokenFile ?? null));
-    return new HubClient({ url: hub, token: await resolveToken({ tokenFile: file, environment }), caFile });
+    const token = await resolveToken({ tokenFile: file, environment });
+    if (token !== null) this.#log.hide(token);
+    return new HubClient({
+      url: hub,
+      token,
+      caFile,
+      // Each queue has a request that waits and may have another one; steps ask the hub as well.
+      connectionsMax: 2 * config.destinations.length + 4,
+    });
   }
 
   #makeQueue(
@@ -268,6 +302,22 @@ class Engine {
     this.#log.serious(`${from.queue}: ${error.code}: ${error.message} ${error.hint ?? ""}`);
     this.#detail = `${from.queue}: ${error.message}`;
     if (this.#queues.every(({ loop }) => loop.state.replaced)) this.#phase = "failed";
+    this.#takeover(from);
+  }
+
+  /** Whoever took the queue over may be gone again. Two services that both live take turns ever more seldom. */
+  #takeover(from: QueueService): void {
+    const turn = this.#takeovers.get(from.queue) ?? 0;
+    this.#takeovers.set(from.queue, turn + 1);
+    const pause =
+      Math.min(REPLACED_MS.first * 2 ** Math.min(turn, 10), REPLACED_MS.max) * (0.5 + this.#random.next());
+    const timer = setTimeout(() => {
+      if (this.#phase !== "running" && this.#phase !== "failed") return;
+      from.beginAnew(this.#random.uuid());
+      this.#phase = "running";
+      this.#detail = null;
+    }, pause);
+    timer.unref();
   }
 
   // The end.

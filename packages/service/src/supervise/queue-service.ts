@@ -50,10 +50,10 @@ const PROCESS_BYTES_MAX = 64 * 1024 * 1024;
 
 export class QueueService implements QueueShell {
   readonly queue: string;
-  readonly loop: QueueLoop;
   readonly pool: WorkerPool;
   readonly #options: QueueServiceOptions;
   readonly #dispatcher: Dispatcher;
+  #loop: QueueLoop;
   readonly #recent: ShownStep[] = [];
   readonly #claimedAt = new Map<number, number>();
   readonly #counters: { -readonly [Name in keyof StepCounters]: number } = {
@@ -87,24 +87,7 @@ export class QueueService implements QueueShell {
       uuid: () => options.random.uuid(),
       now: options.now,
     });
-    this.loop = new QueueLoop(options.left, {
-      exchange: (request, signal) => {
-        this.#counters.exchanges += 1;
-        const identity = { ...options.identity, queue: this.queue, statusUrl: options.statusUrl() };
-        return exchange(options.hub, identity, request, signal);
-      },
-      journal: options.journal,
-      limits: () => ({
-        slots: { internal: this.#destination.internalSlots, external: this.#destination.externalSlots },
-        requestQueueLimit: this.#destination.requestQueueLimit,
-        resultQueueLimit: this.#destination.resultQueueLimit,
-        requestIntervalMs: this.#destination.requestIntervalMs,
-        journalDelayMs: JOURNAL_DELAY_MS,
-      }),
-      now: options.leaseClock,
-      random: () => options.random.next(),
-      shell: this,
-    });
+    this.#loop = this.#makeLoop(options.identity.instance, options.left);
     this.#dispatcher = new Dispatcher({
       identity: {
         queue: this.queue,
@@ -122,6 +105,17 @@ export class QueueService implements QueueShell {
       onEnd: (step, result, fate) => this.#takeEnd(step, result, fate),
       onUnstoppable: options.onUnstoppable,
     });
+  }
+
+  get loop(): QueueLoop {
+    return this.#loop;
+  }
+
+  /** Serves the queue again, under another name, after it was taken over. */
+  beginAnew(instance: string): void {
+    this.#loop.close();
+    this.#loop = this.#makeLoop(instance, this.#options.journal.results);
+    this.#loop.start();
   }
 
   get #destination(): DestinationConfig {
@@ -272,6 +266,28 @@ export class QueueService implements QueueShell {
     this.loop.close();
     await this.pool.close();
     await this.#options.journal.close();
+  }
+
+  #makeLoop(instance: string, left: readonly StepResult[]): QueueLoop {
+    const options = this.#options;
+    return new QueueLoop(left, {
+      exchange: (request, signal) => {
+        this.#counters.exchanges += 1;
+        const identity = { ...options.identity, instance, queue: this.queue, statusUrl: options.statusUrl() };
+        return exchange(options.hub, identity, request, signal);
+      },
+      journal: options.journal,
+      limits: () => ({
+        slots: { internal: this.#destination.internalSlots, external: this.#destination.externalSlots },
+        requestQueueLimit: this.#destination.requestQueueLimit,
+        resultQueueLimit: this.#destination.resultQueueLimit,
+        requestIntervalMs: this.#destination.requestIntervalMs,
+        journalDelayMs: JOURNAL_DELAY_MS,
+      }),
+      now: options.leaseClock,
+      random: () => options.random.next(),
+      shell: this,
+    });
   }
 
   #takeEnd(step: ClaimedStep, result: StepResult | null, fate: StepFate): void {

@@ -1,5 +1,5 @@
-import { type ChildProcess, spawn } from "node:child_process";
-import { dirname, resolve } from "node:path";
+import { spawn } from "node:child_process";
+import { dirname, resolve, sep } from "node:path";
 import { systemClock } from "@lockstep/platform";
 import { exitStatus, LockstepError } from "@lockstep/protocol/wire";
 import { configInvalid, readConfigFile } from "../config/load.ts";
@@ -24,9 +24,15 @@ export interface SupervisorOptions extends RunServiceOptions {
 }
 
 /** What the engine says to its supervisor. */
-export type FromEngine = { readonly kind: "ready"; readonly url: string | null };
+export type FromEngine = { readonly kind: "ready"; readonly url: string | null } | { readonly kind: "alive" };
+
+const ALIVE_MS = 5000;
+/** An engine that said nothing for so long hangs: its lease is gone long since, and nobody serves its queues. */
+const HANG_MS = 120_000;
 
 const BACK_OFF_MS = { first: 1000, max: 60_000 };
+/** In the environment of a supervisor that goes on as its own new version. */
+const ANNOUNCED = "LOCKSTEP_SERVICE_ANNOUNCED";
 /** An engine that ran for so long has not failed at its start. */
 const STEADY_MS = 60_000;
 const MESSAGE_CHARACTERS_MAX = 2000;
@@ -55,8 +61,7 @@ class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #program: readonly string[];
   readonly #manager: ServiceManager;
-  #child: ChildProcess | null = null;
-  #announced = false;
+  #announced: boolean;
 
   constructor(file: string, config: ServiceConfig, options: SupervisorOptions) {
     this.#file = file;
@@ -65,15 +70,18 @@ class Supervisor {
     this.#options = options;
     this.#program = options.program ?? ownProgram();
     this.#manager = new ServiceManager(options.environment);
+    this.#announced = options.environment[ANNOUNCED] !== undefined;
     process.on("SIGHUP", ignore);
   }
 
   async run(): Promise<number> {
     const { signal } = this.#options;
     signal.addEventListener("abort", () => this.#manager.stopping(), { once: true });
+    // This loop turns: that is all that a watchdog can know. An engine that hangs loses its lease and is told by the hub.
+    this.#manager.watch(() => true);
     let failures = 0;
     while (!signal.aborted) {
-      await this.#bringInOrder();
+      if ((await this.#bringInOrder()) === "updated") this.#becomeNew();
       if (signal.aborted) break;
       const startedAt = systemClock.monotonic();
       const end = await this.#runEngine();
@@ -103,13 +111,15 @@ class Supervisor {
   }
 
   /** No program of the installation may start from files of two revisions, and an update that is owed comes first. */
-  async #bringInOrder(): Promise<void> {
+  async #bringInOrder(): Promise<"updated" | "as-before"> {
     const installation = findInstallation(this.#file);
-    if (installation === null) return;
+    if (installation === null) return "as-before";
+    let isUpdated = false;
     const record = readUpdateRecord(this.#stateDirectory);
     if (record !== null && record.outcome === null) {
       const outcome = await this.#update(installation);
-      if (this.#options.signal.aborted && outcome.status !== 0) return;
+      if (this.#options.signal.aborted && outcome.status !== 0) return "as-before";
+      isUpdated = outcome.status === 0;
       writeUpdateRecord(this.#stateDirectory, { ...record, outcome });
     }
     for (let failures = 0; isUpdateUnfinished(installation) && !this.#options.signal.aborted; failures++) {
@@ -118,6 +128,26 @@ class Supervisor {
       this.#tell(`an interrupted update of ${installation.directory} cannot be finished: ${message}`);
       const pause = Math.min(BACK_OFF_MS.first * 2 ** Math.min(failures, 10), BACK_OFF_MS.max);
       await systemClock.sleep(pause, this.#options.signal);
+    }
+    return isUpdated && this.#isPartOf(installation) ? "updated" : "as-before";
+  }
+
+  /** Whether this very program was installed by what has just been updated. */
+  #isPartOf({ directory }: OwnInstallation): boolean {
+    const [, script = ""] = process.argv;
+    return script.startsWith(`${directory}${sep}`);
+  }
+
+  /** Goes on as the new version of itself, as the same process: whoever watches it sees no end. */
+  #becomeNew(): void {
+    if (this.#options.signal.aborted || typeof process.execve !== "function") return;
+    try {
+      process.execve(process.execPath, [process.execPath, ...process.execArgv, ...process.argv.slice(1)], {
+        ...definedOf(process.env),
+        ...(this.#announced ? { [ANNOUNCED]: "1" } : {}),
+      });
+    } catch (error) {
+      this.#tell(`the service's supervisor goes on as the former version: ${String(error)}`);
     }
   }
 
@@ -133,7 +163,6 @@ class Supervisor {
         env: childEnvironment(this.#options.environment),
         cwd: dirname(this.#file),
       });
-      this.#child = child;
       const stop = () => child.kill("SIGTERM");
       this.#options.signal.addEventListener("abort", stop, { once: true });
       let said = "";
@@ -142,7 +171,6 @@ class Supervisor {
       });
       const finish = (status: number, message: string) => {
         this.#options.signal.removeEventListener("abort", stop);
-        this.#child = null;
         done({ status, message: message.trim() });
       };
       child.once("error", (error) => finish(1, `the updater could not be started: ${error.message}`));
@@ -160,23 +188,26 @@ class Supervisor {
         stdio: ["ignore", "inherit", "inherit", "ipc"],
         env: childEnvironment(environment),
       });
-      this.#child = child;
       let isReady = false;
       const stop = () => child.kill("SIGTERM");
       signal.addEventListener("abort", stop, { once: true });
+      let heardAt = systemClock.monotonic();
+      const watch = setInterval(() => {
+        if (systemClock.monotonic() - heardAt <= HANG_MS) return;
+        this.#tell(`the service's engine has said nothing for ${HANG_MS / 1000} s and is ended`);
+        child.kill("SIGKILL");
+      }, ALIVE_MS);
       child.on("message", (message: FromEngine) => {
+        heardAt = systemClock.monotonic();
         if (message.kind !== "ready" || isReady) return;
         isReady = true;
-        if (!this.#announced) {
-          this.#announced = true;
-          this.#manager.ready(message.url ?? "serving");
-          this.#manager.watch(() => this.#child !== null);
-          say(`ready ${message.url ?? ""}`.trim());
-        }
+        this.#manager.ready(message.url ?? "serving");
+        if (!this.#announced) say(`ready ${message.url ?? ""}`.trim());
+        this.#announced = true;
       });
       const finish = (end: EngineEnd) => {
+        clearInterval(watch);
         signal.removeEventListener("abort", stop);
-        this.#child = null;
         done(end);
       };
       child.once("error", (error) => {
@@ -210,9 +241,20 @@ export function ownProgram(): readonly string[] {
   return [process.execPath, ...process.execArgv, ...(script === undefined ? [] : [script])];
 }
 
+const definedOf = (environment: NodeJS.ProcessEnv): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(environment).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+  );
+
 /** Our words to the service manager are not for children. */
 function childEnvironment(environment: Readonly<Record<string, string | undefined>>): NodeJS.ProcessEnv {
-  const { NOTIFY_SOCKET: _socket, WATCHDOG_USEC: _usec, WATCHDOG_PID: _pid, ...rest } = environment;
+  const {
+    [ANNOUNCED]: _announced,
+    NOTIFY_SOCKET: _socket,
+    WATCHDOG_USEC: _usec,
+    WATCHDOG_PID: _pid,
+    ...rest
+  } = environment;
   return rest;
 }
 
@@ -233,6 +275,8 @@ export async function runEngineProcess(options: {
     .on("SIGINT", drain)
     .on("disconnect", drain)
     .on("SIGHUP", () => {});
+  const say = (message: FromEngine) => process.send?.(message, () => {});
+  setInterval(() => say({ kind: "alive" }), ALIVE_MS).unref();
   const { runEngine } = await import("./engine.ts");
   const status = await runEngine({
     configFile: options.configFile,
@@ -240,7 +284,7 @@ export async function runEngineProcess(options: {
     program: [...ownProgram(), "service"],
     version: options.version,
     signal: stop.signal,
-    onReady: (url) => process.send?.({ kind: "ready", url } satisfies FromEngine, () => {}),
+    onReady: (url) => say({ kind: "ready", url }),
   });
   // What a step left running inside us must not keep us.
   process.exit(status);
