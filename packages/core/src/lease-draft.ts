@@ -1,0 +1,48 @@
+import type {
+  LeaseEffect,
+  LeaseNote,
+  LeaseOptions,
+  LeaseRecord,
+  LeaseState,
+  Observation,
+} from "./lease-types.ts";
+
+/** One transition of the lease while it is made. */
+export interface LeaseDraft {
+  state: LeaseState;
+  readonly effects: LeaseEffect[];
+  readonly now: number;
+  readonly options: LeaseOptions;
+}
+
+export function note(draft: LeaseDraft, what: Omit<LeaseNote, "at">): void {
+  draft.effects.push({ kind: "note", note: { at: draft.now, ...what } });
+}
+
+/** A node that does not own takes in what stands in the store. Its clock starts when this differs from before. */
+export function look(draft: LeaseDraft, observation: Observation): void {
+  const { role } = draft.state;
+  if (role.kind !== "observing" || role.seen?.revision === observation.revision) return;
+  const { record, revision } = observation;
+  const before = role.seen?.record ?? null;
+  if (record !== null && (record.token !== before?.token || record.node !== before.node))
+    note(draft, { what: "saw", node: record.node, token: record.token, revision });
+  draft.state = { ...draft.state, role: { ...role, seen: { ...observation, since: draft.now } } };
+}
+
+/** Sends a write; there is never more than one call open. */
+export function swap(
+  draft: LeaseDraft,
+  kind: "renew" | "take" | "give-back",
+  expected: number,
+  record: LeaseRecord,
+): void {
+  const call = draft.state.calls + 1;
+  draft.state = {
+    ...draft.state,
+    calls: call,
+    writes: record.write,
+    open: { call, kind, sentAt: draft.now, record },
+  };
+  draft.effects.push({ kind: "swap", call, expected, record, takes: kind === "take" });
+}
