@@ -308,7 +308,9 @@ test("killing the worker ends the programs that it started, grandchildren includ
     directory,
   );
   const pids = [Number(await textOf(child)), Number(await textOf(grandchild))];
-  assert.ok(pids.every((pid) => existsSync(`/proc/${pid}`)));
+  t.after(() => {
+    for (const pid of pids) if (existsSync(`/proc/${pid}`)) process.kill(pid, "SIGKILL");
+  });
   worker.kill("SIGKILL");
   for (const pid of pids) assert.ok(await hasEnded(pid));
 });

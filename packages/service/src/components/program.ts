@@ -1,4 +1,7 @@
 import { spawn } from "node:child_process";
+import { constants } from "node:fs";
+import { access, stat } from "node:fs/promises";
+import { delimiter, join, resolve } from "node:path";
 import { isLockstepError, LockstepError } from "@lockstep/protocol/wire";
 import { KeptOutput } from "./kept-output.ts";
 import { guardGroup, releaseGroup, signalGroup } from "./process-guard.ts";
@@ -30,13 +33,20 @@ const TERM_MS = 5_000;
 const LAST_OUTPUT_MS = 500;
 
 /**
+ * Holds a program back until its group is under guard: were we killed in between, it would run on with nobody knowing
+ * it. When we are, the pipe ends, and the program never begins. No text of the step is read by this shell; it replaces
+ * itself by the program and hands the arguments on as they are.
+ */
+const HOLD = 'IFS= read -r _ <&3 && exec "$@" 3<&-';
+
+/**
  * Runs a program without a shell and waits until it and every process of its group has ended: what it left running in
  * its group ends with it. Throws PROGRAM_NOT_STARTED, or the reason of the signal.
  */
 export async function runProgram(options: ProgramOptions): Promise<ProgramEnd> {
   const { signal } = options;
   signal.throwIfAborted();
-  const child = startProgram(options);
+  const child = startProgram(options, await findProgram(options));
   const stdout = new KeptOutput(options.outputBytesMax);
   const stderr = new KeptOutput(options.outputBytesMax);
   child.stdout?.on("data", (chunk: Buffer) => stdout.add(chunk));
@@ -45,6 +55,8 @@ export async function runProgram(options: ProgramOptions): Promise<ProgramEnd> {
   child.stdin?.on("error", () => {});
   const group = child.pid;
   if (group !== undefined) guardGroup(group);
+  const gate = child.stdio[3];
+  if (gate !== null && gate !== undefined && "end" in gate) gate.on("error", () => {}).end("go\n");
   let timer: NodeJS.Timeout | undefined;
   const stop = () => {
     if (group === undefined) return;
@@ -75,19 +87,41 @@ export async function runProgram(options: ProgramOptions): Promise<ProgramEnd> {
   }
 }
 
-function startProgram(options: ProgramOptions) {
+function startProgram(options: ProgramOptions, file: string) {
+  const input = options.input === null ? "ignore" : "pipe";
+  const common = { cwd: options.directory, env: { ...options.environment }, windowsHide: true };
   try {
-    return spawn(options.program, options.arguments, {
-      cwd: options.directory,
-      env: { ...options.environment },
-      stdio: [options.input === null ? "ignore" : "pipe", "pipe", "pipe"],
-      detached: process.platform !== "win32",
-      windowsHide: true,
-    });
+    return process.platform === "win32"
+      ? spawn(file, options.arguments, { ...common, stdio: [input, "pipe", "pipe"] })
+      : spawn("/bin/sh", ["-c", HOLD, "sh", file, ...options.arguments], {
+          ...common,
+          stdio: [input, "pipe", "pipe", "pipe"],
+          detached: true,
+        });
   } catch (error) {
     // A NUL in an argument, or more arguments than the system takes.
     throw notStarted(options.program, error);
   }
+}
+
+/** The file that a program's name means: looked up in the PATH that it will have, as the system would do it. */
+async function findProgram({ program, directory, environment }: ProgramOptions): Promise<string> {
+  if (process.platform === "win32") return program;
+  const path = environment.PATH ?? "/usr/local/bin:/usr/bin:/bin";
+  const files = program.includes("/")
+    ? [resolve(directory, program)]
+    : path.split(delimiter).map((each) => join(resolve(directory, each), program));
+  let problem: unknown = new Error("there is no such program");
+  for (const file of files) {
+    try {
+      if (!(await stat(file)).isFile()) continue;
+      await access(file, constants.X_OK);
+      return file;
+    } catch (error) {
+      if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) problem = error;
+    }
+  }
+  throw notStarted(program, problem);
 }
 
 function notStarted(program: string, cause: unknown): LockstepError {
