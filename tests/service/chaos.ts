@@ -126,7 +126,7 @@ export async function runChaos(
     kills[what] = (kills[what] ?? 0) + 1;
   };
   const pick = () => services[random.uint32() % services.length];
-  for (let kill = 0; kill < options.kills; kill++) {
+  for (let kill = 0; kill < options.kills; ) {
     await sleep(random.uint32() % options.pauseMs);
     const chosen = pick();
     if (chosen === undefined) continue;
@@ -150,7 +150,8 @@ export async function runChaos(
       counted("worker");
       killQuietly(worker);
     }
-    if (kill % 20 === 19) options.progress?.(`${kill + 1} kills, ${await remaining(database)} steps to go`);
+    kill++;
+    if (kill % 20 === 0) options.progress?.(`${kill} kills, ${await remaining(database)} steps to go`);
   }
   for (let left = await remaining(database), told = left; left > 0; left = await remaining(database)) {
     await sleep(100);
