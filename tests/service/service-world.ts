@@ -154,9 +154,10 @@ export async function runService(
   directory: string,
   file: string,
   environment: Readonly<Record<string, string>> = {},
+  program = PROGRAM,
 ): Promise<TestService> {
   const { PATH = "", HOME = "" } = process.env;
-  const child = spawn(process.execPath, [PROGRAM, "service", "run", "--config", file], {
+  const child = spawn(process.execPath, [program, "service", "run", "--config", file], {
     stdio: ["ignore", "pipe", "pipe"],
     env: { PATH, HOME, ...environment },
   });
