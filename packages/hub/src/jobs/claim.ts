@@ -226,6 +226,7 @@ async function readCandidates(
 /** A step whose parameters name outputs that do not exist. */
 export interface UnresolvedStep {
   readonly id: number;
+  readonly claim: number;
   readonly references: readonly string[];
 }
 
@@ -244,7 +245,8 @@ export async function presentSteps(
   const unresolved: UnresolvedStep[] = [];
   for (const row of rows) {
     const resolved = resolveOutputs(row.parameters, outputs.get(row.process) ?? new Map());
-    if (resolved.kind === "missing") unresolved.push({ id: row.id, references: resolved.references });
+    if (resolved.kind === "missing")
+      unresolved.push({ id: row.id, claim: row.claim, references: resolved.references });
     else
       steps.push({
         ...presentStep(row, resolved.parameters),

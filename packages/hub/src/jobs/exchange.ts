@@ -14,52 +14,38 @@ import {
   settleSteps,
   writeSettlement,
 } from "./steps.ts";
-import { isClaimed, judge, planTold, writeStarts } from "./told.ts";
+import { isClaimed, judge, NOTHING_TOLD, planTold, type Told, writeStarts } from "./told.ts";
 
 /**
  * One exchange with a job server, in one transaction: who it is, what became of its steps, what it gets next.
  *
- * The number of statements does not depend on the number of steps, and they travel in few turns: the connection is
+ * The number of statements does not depend on the number of steps, and they travel in two turns: the connection is
  * pipelined, so what does not depend on an answer is sent without waiting for it. First turn: begin, lock the server's
- * row and the steps that are reported on. Second (a look at successors may come before it): write the results, claim.
- * Third: write the server's row, commit. Everything is decided in core, from rows that are locked.
- * docs/internals/jobs.md.
+ * row and the steps that are reported on. Second (a look at successors may come before it): write the results, claim,
+ * write the server's row, commit. Everything is decided in core, from rows that are locked. docs/internals/jobs.md.
  */
 export interface ExchangeOutcome {
   readonly answer: ExchangeAnswer;
   /** It may be given steps that come later: it is the newest request of the queue's instance. */
   readonly mayWait: boolean;
-  /** Statements that are on their way, to be awaited together with the commit. */
-  readonly last: readonly Promise<unknown>[];
 }
 
-/** Does the exchange within the transaction that begins on the pipelined `client`. Throws what `admit` throws. */
+/**
+ * Does the exchange, in the transaction that begins on the pipelined `client`, and commits. Throws what `admit` throws;
+ * the transaction is then still open.
+ */
 export async function exchangeOnce(client: pg.ClientBase, request: Exchange): Promise<ExchangeOutcome> {
   const reported = [...new Set(request.results.map(({ step }) => step))];
   const [view, locked] = await Promise.all([readExchangeView(client, request), lockSteps(client, reported)]);
   const admission = admit(view, request);
-  const takeover = admission.kind === "takeover";
-  const told = await planTold(client, request, view, { takeover, locked });
-  const overtaken = admission.kind === "overtaken";
-  const given = await giveSteps(client, request, {
-    view,
-    takeover,
-    settlement: told.settlement,
-    want: !overtaken,
-    before: () => [
-      told.settlement === null ? null : writeSettlement(client, told.settlement),
-      writeStarts(client, request, told),
-    ],
-    verdicts: () => judge(client, request.results, told.recorded),
-  });
-  return {
-    ...given,
-    mayWait: !overtaken,
-    answer: { ...given.answer, confirmed: [...told.confirmed], lost: [...told.lost] },
-  };
+  const told = await planTold(client, request, view, { takeover: admission.kind === "takeover", locked });
+  return await finishExchange(client, request, { view, admission: admission.kind, told });
 }
 
-/** A later look for steps, for a request that waits: nothing is told any more, only given. Null: it was overtaken. */
+/**
+ * A later look for steps, for a request that waits: nothing is told any more, only given. Null: it was overtaken; the
+ * transaction is then still open.
+ */
 export async function exchangeAgain(
   client: pg.ClientBase,
   request: Exchange,
@@ -67,52 +53,95 @@ export async function exchangeAgain(
   const view = await readExchangeView(client, request);
   const { server } = view;
   if (server?.instance !== request.instance || server.sequence !== request.sequence) return null;
-  const how = { view, takeover: false, settlement: null, want: true };
-  return await giveSteps(client, request, { ...how, before: () => [], verdicts: async () => [] });
+  return await finishExchange(
+    client,
+    { ...request, results: [] },
+    { view, admission: "current", told: NOTHING_TOLD },
+  );
 }
 
-interface Giving {
+interface Finish {
   readonly view: ExchangeView;
-  readonly takeover: boolean;
-  readonly settlement: Settlement | null;
-  /** False: it is overtaken by a newer request, which gets the steps. */
-  readonly want: boolean;
-  /** Writes that come before the claim, in the same turn. */
-  readonly before: () => readonly (Promise<unknown> | null)[];
-  readonly verdicts: () => Promise<ExchangeAnswer["results"]>;
+  readonly admission: "current" | "overtaken" | "takeover";
+  readonly told: Told;
 }
 
-async function giveSteps(client: pg.ClientBase, request: Exchange, how: Giving): Promise<ExchangeOutcome> {
-  const { view, settlement } = how;
+async function finishExchange(
+  client: pg.ClientBase,
+  request: Exchange,
+  { view, admission, told }: Finish,
+): Promise<ExchangeOutcome> {
+  const { settlement } = told;
   const delivery = decideDelivery(view, request);
-  // One turn: the order of the calls is the order in which the database sees them.
-  const [, results, rows] = await Promise.all([
-    Promise.all(how.before()),
-    how.verdicts(),
-    how.want ? claimRows(client, request, { view, delivery, settlement }) : [],
-    settlement === null ? null : settleProcesses(client, settlement.processes),
-  ]);
-  const settled: Settled[] = settlement === null ? [] : [settlement];
-  const { steps, unresolved } = await presentSteps(client, rows);
-  if (unresolved.length > 0) settled.push(await endUnresolved(client, unresolved));
+  const takeover = admission === "takeover";
+  const mayWait = admission !== "overtaken";
+  // The order of the calls is the order in which the database sees them.
+  const turn = new Turn();
+  if (settlement !== null) turn.send(writeSettlement(client, settlement));
+  turn.send(writeStarts(client, request, told));
+  const verdicts = judge(client, request.results, told.recorded);
+  turn.send(verdicts);
+  const claim = { view, delivery, settlement };
+  const claimed = mayWait ? claimRows(client, request, claim) : Promise.resolve([]);
+  turn.send(claimed);
+  if (!isOneStatement(claim, request)) await claimed;
+  if (settlement !== null) {
+    turn.send(settleProcesses(client, settlement.processes));
+    turn.send(notifyOthers(client, request.queue, [settlement]));
+  }
+  turn.send(writeServer(client, request, { view, delivery, takeover }));
+  if (settlement === null && told.begun.length === 0 && !takeover)
+    turn.send(hurryOnlyForSteps(client, request));
+  turn.send(client.query("commit"));
+  await turn.end();
+  const { steps, unresolved } = await presentSteps(client, await claimed);
+  if (unresolved.length > 0) await endUnresolved(client, unresolved);
   return {
-    mayWait: true,
-    last: [
-      writeServer(client, request, { view, delivery, takeover: how.takeover, rows }),
-      notifyOthers(client, request.queue, settled),
-    ],
+    mayWait,
     answer: {
       sequence: request.sequence,
       leaseMs: view.leaseMs,
       revision: view.revision,
       updating: delivery.updating,
       withheld: delivery.withheld,
-      results,
-      confirmed: [],
-      lost: [],
+      results: await verdicts,
+      confirmed: [...told.confirmed],
+      lost: [...told.lost],
       steps,
     },
   };
+}
+
+/** Statements on their way. Each may fail before anybody waits for it: `end` is where that shows. */
+class Turn {
+  readonly #sent: Promise<unknown>[] = [];
+
+  send(statement: Promise<unknown>): void {
+    statement.catch(() => {});
+    this.#sent.push(statement);
+  }
+
+  async end(): Promise<void> {
+    await Promise.all(this.#sent);
+  }
+}
+
+/**
+ * Nothing was recorded: unless steps are given out, nobody would miss this transaction, and it need not wait for the
+ * disk. Steps must: a claim's number that a crash of the database took back could be given out twice.
+ */
+async function hurryOnlyForSteps(client: pg.ClientBase, { instance, sequence }: Exchange): Promise<void> {
+  await client.query({
+    name: "job-unhurried",
+    text: `select set_config('synchronous_commit', 'off', true) where not exists (
+        select from job_step where claim_instance = $1 and claim_sequence = $2 and state in ('loaded', 'processing'))`,
+    values: [instance, sequence],
+  });
+}
+
+/** Whether the claim is sent whole by its call, so that what follows may be sent behind it. */
+function isOneStatement({ view, delivery, settlement }: Claiming, { queue }: Exchange): boolean {
+  return !delivery.updating && !view.limitedReady && settlement?.limitedReady.has(queue) !== true;
 }
 
 interface Claiming {
@@ -139,21 +168,35 @@ async function claimRows(
   });
 }
 
-/** Steps that cannot begin, because an output that they name does not exist, end with an error. */
+/**
+ * Steps that cannot begin, because an output that they name does not exist, end with an error, in a transaction of their
+ * own. Should that one fail, the service does not know them and they come back.
+ */
 async function endUnresolved(
   client: pg.ClientBase,
-  unresolved: readonly { readonly id: number; readonly references: readonly string[] }[],
-): Promise<Settled> {
-  const references = new Map(unresolved.map((each) => [each.id, each.references]));
-  const locked = await lockSteps(client, [...references.keys()]);
-  const endings = locked.filter(isClaimed).map((step): StepEnding => {
-    const message = `there is no output ${references.get(step.id)?.join(", ")}`;
+  unresolved: readonly {
+    readonly id: number;
+    readonly claim: number;
+    readonly references: readonly string[];
+  }[],
+): Promise<void> {
+  const found = new Map(unresolved.map((each) => [each.claim, each.references]));
+  await client.query("begin");
+  const locked = await lockSteps(
+    client,
+    unresolved.map(({ id }) => id),
+  );
+  const endings = locked.filter(isClaimed).flatMap((step): StepEnding[] => {
+    const references = found.get(step.claim ?? 0);
+    if (references === undefined) return [];
+    const message = `there is no output ${references.join(", ")}`;
     const end = decideResult(step, { outcome: "error", permanent: true });
-    return { step, end, message, run: { outcome: "error", message } };
+    return [{ step, end, message, run: { outcome: "error", message } }];
   });
   const settled = await settleSteps(client, endings);
   await settleProcesses(client, settled.processes);
-  return settled;
+  await notifyOthers(client, "", [settled]);
+  await client.query("commit");
 }
 
 /** So many former instances are remembered. */
@@ -163,13 +206,12 @@ interface ServerWrite {
   readonly view: ExchangeView;
   readonly delivery: Delivery;
   readonly takeover: boolean;
-  readonly rows: readonly ClaimRow[];
 }
 
 async function writeServer(
   client: pg.ClientBase,
   request: Exchange,
-  { view, delivery, takeover, rows }: ServerWrite,
+  { view, delivery, takeover }: ServerWrite,
 ): Promise<void> {
   const former = [view.server?.instance ?? null, ...(view.server?.former ?? [])];
   await client.query({
@@ -177,13 +219,15 @@ async function writeServer(
     text: `insert into job_server as s (queue, machine, node, term, instance, sequence, answered, lease_until,
         last_fetch_at, version, revision, installation, status_url, updating_since, withheld, virtual_time)
       values ($1, $2, $3, coalesce($4::bigint, 0), $5, $6, $7, now() + make_interval(secs => $8::float8 / 1000),
-        now(), $9, $10, $11, $12, case when $13::boolean then now() end, $14, $17)
+        now(), $9, $10, $11, $12, case when $13::boolean then now() end, $14, coalesce((
+          select max(fair) from job_step where claim_instance = $5 and claim_sequence = $6
+            and state in ('loaded', 'processing')), 0))
       on conflict (queue) do update set machine = $2, node = $3, term = coalesce($4::bigint, s.term), instance = $5,
         sequence = case when $15::boolean then $6 else greatest(s.sequence, $6) end,
         answered = case when $15::boolean then $7 else greatest(s.answered, $7) end,
         lease_until = excluded.lease_until, last_fetch_at = now(), version = $9, revision = $10, installation = $11,
         status_url = $12, updating_since = case when $13::boolean then coalesce(s.updating_since, now()) end,
-        withheld = $14, former = coalesce($16::uuid[], s.former), virtual_time = greatest(s.virtual_time, $17)`,
+        withheld = $14, former = coalesce($16::uuid[], s.former), virtual_time = greatest(s.virtual_time, excluded.virtual_time)`,
     values: [
       request.queue,
       request.machine,
@@ -201,7 +245,6 @@ async function writeServer(
       delivery.withheld,
       takeover,
       takeover ? former.filter((each) => each !== null).slice(0, FORMER_MAX) : null,
-      Math.max(0, ...rows.map(({ fair }) => fair)),
     ],
   });
 }

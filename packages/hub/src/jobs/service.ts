@@ -60,12 +60,11 @@ export function startJobService(options: JobServiceOptions): JobService {
 
   async function transact<T extends ExchangeOutcome | null>(
     work: (client: pg.PoolClient) => Promise<T>,
-    idle: (result: T) => boolean,
   ): Promise<T> {
     return await gate.through(async () => {
       for (let tries = 1; ; tries++) {
         try {
-          return await transactOnce(exchanges, work, idle);
+          return await transactOnce(exchanges, work);
         } catch (error) {
           if (!isRetryable(error) || tries >= RETRIES_MAX) throw toDatabaseError(error);
         }
@@ -77,7 +76,7 @@ export function startJobService(options: JobServiceOptions): JobService {
     const began = clock.monotonic();
     const waiter = waiters.enter(request.queue);
     try {
-      const first = await transact((client) => exchangeOnce(client, request), hasNothing(request));
+      const first = await transact((client) => exchangeOnce(client, request));
       if (!first.mayWait || hasNews(first.answer) || request.want.internal + request.want.external === 0)
         return first.answer;
       const signal = AbortSignal.any([stopping, gone]);
@@ -88,7 +87,7 @@ export function startJobService(options: JobServiceOptions): JobService {
         if (!(await waiter.wait(left, signal)) || waiter.overtaken || signal.aborted) return last.answer;
         // Counted before the transaction, since the lease is counted from within it.
         const waitedMs = Math.floor(clock.monotonic() - began);
-        const next = await transact((client) => exchangeAgain(client, request), nothingGiven);
+        const next = await transact((client) => exchangeAgain(client, request));
         if (next === null) return last.answer;
         last = { ...next, answer: { ...next.answer, leaseMs: next.answer.leaseMs + waitedMs } };
         if (hasNews(next.answer) || differs(first, next)) return last.answer;
@@ -124,40 +123,26 @@ function differs(first: ExchangeOutcome, next: ExchangeOutcome): boolean {
   return a.revision !== b.revision || a.updating !== b.updating || a.withheld !== b.withheld;
 }
 
-/** Nothing was recorded or given: if the database loses that in a crash, nobody misses it. */
-function hasNothing(request: Exchange): (outcome: ExchangeOutcome) => boolean {
-  const quiet = request.sequence > 1 && request.results.length + request.started.length === 0;
-  return ({ answer }) => quiet && !hasNews(answer);
-}
-
-function nothingGiven(outcome: ExchangeOutcome | null): boolean {
-  return outcome === null || !hasNews(outcome.answer);
-}
-
-/** Commits without waiting for the disk, where nobody would miss what was written. */
-const COMMIT_UNHURRIED = "set local synchronous_commit = off; commit";
-
+/** `work` commits; one that returns null has not, and is rolled back. */
 async function transactOnce<T extends ExchangeOutcome | null>(
   pool: pg.Pool,
   work: (client: pg.PoolClient) => Promise<T>,
-  idle: (result: T) => boolean,
 ): Promise<T> {
   const client = await pool.connect();
+  let open = true;
   let broken = false;
   try {
     // On its way together with the first statements of the work, which fail if it does.
-    const begun = client.query("begin");
-    begun.catch(() => {});
+    client.query("begin").catch(() => {});
     const result = await work(client);
-    await Promise.all([...(result?.last ?? []), client.query(idle(result) ? COMMIT_UNHURRIED : "commit")]);
+    open = result === null;
     return result;
-  } catch (error) {
-    broken = await client.query("rollback").then(
-      () => false,
-      () => true,
-    );
-    throw error;
   } finally {
+    if (open)
+      broken = await client.query("rollback").then(
+        () => false,
+        () => true,
+      );
     client.release(broken);
   }
 }

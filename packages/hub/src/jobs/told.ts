@@ -23,6 +23,14 @@ export interface Told {
   readonly settlement: Settlement | null;
 }
 
+export const NOTHING_TOLD: Told = {
+  recorded: new Set(),
+  confirmed: [],
+  lost: [],
+  begun: [],
+  settlement: null,
+};
+
 export interface ToldOptions {
   readonly takeover: boolean;
   /** The steps of the request's results, locked and read in the same turn as the server's row. */
