@@ -34,9 +34,9 @@ async function putFile({ pool }: TestDatabase, path: string, text: string): Prom
   const sha256 = createHash("sha256").update(content).digest();
   await pool.query(
     `with stored as (
-       insert into content (sha256, size, encoding, stored) values ($2, $4, 0, $4) on conflict do nothing returning sha256
+       insert into content (sha256, size, encoding, stored) values ($2, $4, 0, $4) on conflict do nothing returning id
      ), part as (
-       insert into content_part (sha256, seq, bytes) select sha256, 0, $3 from stored
+       insert into content_part (content, seq, bytes) select id, 0, $3 from stored
      ), role as (
        insert into deploy_target (kind, name) values ('role', 'Server') on conflict (kind, name) do update set name = excluded.name returning id
      ), file as (

@@ -20,6 +20,7 @@ import {
   startTestHub,
   TEST_UPDATER,
   temporaryDirectory,
+  untilUploading,
 } from "./support/test-hub.ts";
 
 const codeIs = (code: string) => (error: unknown) => isLockstepError(error) && error.code === code;
@@ -232,7 +233,7 @@ describe("the life of a hub", () => {
     }
     const answer = sendLoad(hub, slowly());
     await begun;
-    await untilLocked(hub.pool);
+    await untilUploading(hub.pool);
     const stopped = hub.running.stop({ graceMs: 60_000 });
     await assert.rejects(untilRefused(hub.url));
     release_();
@@ -253,7 +254,7 @@ describe("the life of a hub", () => {
     }
     const answer = sendLoad(hub, forever());
     answer.catch(() => {});
-    await untilLocked(hub.pool);
+    await untilUploading(hub.pool);
     await hub.running.stop({ graceMs: 50 });
     await assert.rejects(answer);
     assert.deepEqual(await countRows(hub.pool), before);
@@ -364,15 +365,6 @@ describe("the life of a hub", () => {
     assert.equal(status, 0);
   });
 });
-
-/** Waits until some transaction holds the repository's lock. */
-async function untilLocked(pool: { query(text: string): Promise<{ rows: unknown[] }> }): Promise<void> {
-  for (;;) {
-    const { rows } = await pool.query("select from pg_locks where locktype = 'advisory' and granted");
-    if (rows.length > 0) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
 
 /** Rejects as soon as nothing listens at the address any more. */
 async function untilRefused(url: string): Promise<void> {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { randomBytes } from "node:crypto";
+import { hash, randomBytes } from "node:crypto";
 import { describe, test } from "node:test";
 import { zstdCompressSync } from "node:zlib";
 import {
@@ -11,8 +11,8 @@ import {
 } from "@lockstep/protocol";
 import { usePostgres } from "../support/postgres.ts";
 import { load, loadAndSettle, loadStream, type Release, release, sendLoad } from "./support/release.ts";
-import { ask, askJson, codeOf } from "./support/requests.ts";
-import { countRows, startTestHub, type TestHub } from "./support/test-hub.ts";
+import { type Answer, ask, askJson, codeOf } from "./support/requests.ts";
+import { countRows, startTestHub, type TestHub, untilUploading } from "./support/test-hub.ts";
 
 describe("loads", () => {
   const server = usePostgres();
@@ -341,6 +341,81 @@ describe("loads", () => {
     await hub.settled();
     assert.equal((await paths(hub)).length, 204);
     const { rows } = await hub.pool.query("select from release_load where revision is null");
+    assert.equal(rows.length, 0);
+  });
+
+  /** A load that stands still in the middle of its upload until it is told to go on. */
+  function haltingLoad(
+    hub: TestHub,
+    { request, contents }: Release,
+  ): { goOn: () => void; answer: Promise<Answer> } {
+    const pieces = [...loadStream(request, contents.values())];
+    const { promise: held, resolve: goOn } = Promise.withResolvers<void>();
+    const half = async function* () {
+      const last = pieces.slice(2);
+      const [content = Buffer.alloc(0)] = last;
+      yield* pieces.slice(0, 2);
+      yield content.subarray(0, content.length - 10);
+      await held;
+      yield content.subarray(content.length - 10);
+      yield* last.slice(1);
+    };
+    return { goOn, answer: sendLoad(hub, half()) };
+  }
+
+  test("an upload keeps nobody from loading, assigning or collecting", async (t) => {
+    const hub = await startTestHub(t, server);
+    await loadAndSettle(hub, release({ old: "1" }, { module: "OLD" }));
+    const slow = haltingLoad(
+      hub,
+      release({ slow: { content: randomBytes(3 * 2 ** 20) } }, { module: "SLOW" }),
+    );
+    await untilUploading(hub.pool);
+    await loadAndSettle(hub, release({ quick: "1" }, { module: "QUICK" }));
+    const assign = { match: "quick", add: ["role:Server"], remove: [], only: true };
+    assert.equal((await ask(hub, "POST", "/v1/files/assign", { body: assign })).status, 200);
+    assert.equal((await ask(hub, "POST", "/v1/files/remove", { body: { match: "old" } })).status, 200);
+    await hub.settled();
+    slow.goOn();
+    assert.equal((await slow.answer).status, 200);
+    const { rows } = await hub.pool.query<{ path: string }>("select path from file_revision order by path");
+    assert.deepEqual(
+      rows.map(({ path }) => path).filter((path) => path !== "Update.zip"),
+      ["quick", "slow"],
+    );
+  });
+
+  test("a content that two loads send at the same time is stored once", async (t) => {
+    const hub = await startTestHub(t, server);
+    const content = randomBytes(3 * 2 ** 20);
+    const slow = haltingLoad(hub, release({ one: { content }, mine: "1" }, { module: "ONE" }));
+    await untilUploading(hub.pool);
+    const second = release({ two: { content }, other: "2" }, { module: "TWO" });
+    const answer = await sendLoad(hub, loadStream(second.request, second.contents.values()));
+    assert.deepEqual([answer.status, answer.json().contents], [200, 2]);
+    slow.goOn();
+    const later = await slow.answer;
+    assert.deepEqual([later.status, later.json().contents], [200, 1]);
+    await hub.settled();
+    const { rows } = await hub.pool.query<{ bytes: number }>(
+      "select sum(octet_length(bytes))::int as bytes from content_part where octet_length(bytes) > 100000",
+    );
+    assert.equal(rows[0]?.bytes, content.length);
+    const sha256 = hash("sha256", content, "hex");
+    assert.ok((await ask(hub, "GET", `/v1/files/sha256/${sha256}`)).body.equals(content));
+  });
+
+  test("what is decided before an upload is decided again after it", async (t) => {
+    const hub = await startTestHub(t, server);
+    const slow = haltingLoad(
+      hub,
+      release({ file: { content: randomBytes(3 * 2 ** 20) } }, { module: "ONE" }),
+    );
+    await untilUploading(hub.pool);
+    await loadAndSettle(hub, release({ file: "2" }, { module: "TWO" }));
+    slow.goOn();
+    assert.equal(codeOf(await slow.answer), "LOAD_REFUSED");
+    const { rows } = await hub.pool.query("select from content_part where octet_length(bytes) > 50000");
     assert.equal(rows.length, 0);
   });
 

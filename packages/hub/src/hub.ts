@@ -260,6 +260,7 @@ function createServices(
 function createGates(clock: Clock): HubGates {
   const line = { waitMs: 45_000, clock };
   return {
+    loads: new Gate(4, 16, { waitMs: 10_000, clock }),
     changes: new Gate(4, 16, { waitMs: 10_000, clock }),
     bundles: new Gate(16, 500, line),
     contents: new Gate(64, 2_000, line),

@@ -89,6 +89,18 @@ export async function untilSettled(pool: pg.Pool): Promise<void> {
   }
 }
 
+/** Waits until some load of this database takes contents in. */
+export async function untilUploading(pool: pg.Pool): Promise<void> {
+  while (true) {
+    const { rows } = await pool.query(
+      `select from pg_stat_activity
+       where datname = current_database() and state = 'active' and query like 'copy content_part%'`,
+    );
+    if (rows.length > 0) return;
+    await pause();
+  }
+}
+
 function pause(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 20));
 }

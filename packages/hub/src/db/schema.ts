@@ -64,6 +64,8 @@ export interface ReleaseLoadTable {
 
 export interface ContentTable {
   sha256: Buffer;
+  /** What the parts refer to. */
+  id: Generated<number>;
   /** Bytes decoded. */
   size: number;
   /** 0 identity, 1 zstd. */
@@ -74,7 +76,7 @@ export interface ContentTable {
 }
 
 export interface ContentPartTable {
-  sha256: Buffer;
+  content: number;
   seq: number;
   /** At most 1 MiB. */
   bytes: Buffer;

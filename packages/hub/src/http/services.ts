@@ -36,7 +36,9 @@ export interface HubServices {
 
 /** How much of what costs memory or a database connection may go on at once. */
 export interface HubGates {
-  /** Loads and other changes of files: each holds a connection, and they follow one another anyway. */
+  /** Loads: each holds a connection for as long as its upload takes. */
+  readonly loads: Gate;
+  /** Other changes of files: each holds a connection, and they follow one another anyway. */
   readonly changes: Gate;
   readonly bundles: Gate;
   /** Contents on their way, each with a buffer. */

@@ -7,8 +7,8 @@ import { tryLockRepository } from "./lock.ts";
  * Drops revisions that nobody needs any more, then contents that nothing refers to.
  *
  * A load counts on contents that it found in the repository and did not send. So this task needs the repository lock,
- * which every load holds until it has committed; while somebody else has it, it is put off. It reads committed data
- * statement by statement (not one old snapshot), so that what it finds unreferenced is so under the lock.
+ * under which every load looks at them for the last time and commits; while somebody else has it, it is put off. It reads
+ * committed data statement by statement (not one old snapshot), so that what it finds unreferenced is so under the lock.
  */
 export const COLLECT_CONTENT = "LOCKSTEP-K-CollectContent";
 

@@ -25,7 +25,8 @@ const DECODED_CHUNK_BYTES = 256 * 1024;
 export class ContentIntake {
   readonly #copy: PartsCopy;
   readonly #batch: Batch;
-  #small: { readonly header: ContentHeader; readonly pieces: Uint8Array[] } | null = null;
+  #small: { readonly id: number; readonly header: ContentHeader; readonly pieces: Uint8Array[] } | null =
+    null;
   #large: LargeContent | null = null;
 
   constructor(copy: PartsCopy) {
@@ -33,12 +34,12 @@ export class ContentIntake {
     this.#batch = new Batch(copy);
   }
 
-  /** Begins a content. One that is not `wanted` is read past. */
-  begin(header: ContentHeader, wanted: boolean): void {
-    if (!wanted) return;
+  /** Begins a content, whose parts get this id. One without is read past. */
+  begin(header: ContentHeader, id: number | null): void {
+    if (id === null) return;
     if (header.stored <= SMALL_BYTES_MAX && header.size <= SMALL_BYTES_MAX)
-      this.#small = { header, pieces: [] };
-    else this.#large = new LargeContent(header, this.#copy);
+      this.#small = { id, header, pieces: [] };
+    else this.#large = new LargeContent(id, header, this.#copy);
   }
 
   /** Takes the next bytes. Throws LOAD_CONTENT_MISMATCH. */
@@ -53,7 +54,7 @@ export class ContentIntake {
     const large = this.#large;
     this.#small = null;
     this.#large = null;
-    if (small !== null) await this.#batch.add(small.header, join(small.pieces));
+    if (small !== null) await this.#batch.add({ ...small, stored: join(small.pieces) });
     try {
       await large?.end();
     } catch (error) {
@@ -81,6 +82,7 @@ function join(pieces: readonly Uint8Array[]): Buffer {
 }
 
 interface Gathered {
+  readonly id: number;
   readonly header: ContentHeader;
   readonly stored: Buffer;
 }
@@ -95,8 +97,8 @@ class Batch {
     this.#copy = copy;
   }
 
-  async add(header: ContentHeader, stored: Buffer): Promise<void> {
-    this.#contents.push({ header, stored });
+  async add({ id, header, stored }: Gathered): Promise<void> {
+    this.#contents.push({ id, header, stored });
     this.#decodedBytes += header.size;
     this.#storedBytes += header.stored;
     if (
@@ -116,12 +118,12 @@ class Batch {
     for (const content of packed) checkFrame(content);
     const decoded = decodeTogether(packed);
     let at = 0;
-    for (const { header, stored } of contents) {
+    for (const { id, header, stored } of contents) {
       const bytes = header.encoding === "identity" ? stored : decoded.subarray(at, at + header.size);
       if (header.encoding === "zstd") at += header.size;
       const found = hash("sha256", bytes, "hex");
       if (found !== header.sha256) throw mismatch(header, found, header.sha256);
-      if (stored.length > 0) await this.#copy.row(Buffer.from(header.sha256, "hex"), 0, stored);
+      if (stored.length > 0) await this.#copy.row(id, 0, stored);
     }
   }
 }
@@ -174,9 +176,9 @@ function decode(stored: Buffer, sizeMax: number): Buffer {
 }
 
 class LargeContent {
+  readonly #id: number;
   readonly #header: ContentHeader;
   readonly #copy: PartsCopy;
-  readonly #digest: Buffer;
   readonly #hash = createHash("sha256");
   readonly #decoder: ZstdDecompress | null;
   #decoded = 0;
@@ -185,10 +187,10 @@ class LargeContent {
   #partBytes = 0;
   #seq = 0;
 
-  constructor(header: ContentHeader, copy: PartsCopy) {
+  constructor(id: number, header: ContentHeader, copy: PartsCopy) {
+    this.#id = id;
     this.#header = header;
     this.#copy = copy;
-    this.#digest = Buffer.from(header.sha256, "hex");
     this.#decoder = header.encoding === "zstd" ? this.#createDecoder() : null;
   }
 
@@ -274,7 +276,7 @@ class LargeContent {
     const bytes = this.#part.length === 1 && first !== undefined ? first : Buffer.concat(this.#part);
     this.#part = [];
     this.#partBytes = 0;
-    await this.#copy.row(this.#digest, this.#seq++, bytes);
+    await this.#copy.row(this.#id, this.#seq++, bytes);
   }
 }
 

@@ -62,7 +62,8 @@ async function readPart(client: Queryable, sha256: Sha256, seq: number): Promise
   checkDigests([sha256]);
   const pieces = await copyValue(
     client,
-    `select bytes from content_part where sha256 = '\\x${sha256}' and seq = ${Math.trunc(seq)}`,
+    `select p.bytes from content c join content_part p on p.content = c.id
+     where c.sha256 = '\\x${sha256}' and p.seq = ${Math.trunc(seq)}`,
   );
   // Collected between two parts: the reader is cut off and asks again.
   if (pieces === null) throw new RangeError(`part ${seq} of the content ${sha256} is gone`);
@@ -85,7 +86,7 @@ export async function readFrames(client: Queryable, headers: readonly ContentHea
      from (
        select c.*, p.bytes from unnest(${digestArray(digests)}) with ordinality as d(sha256, place)
        cross join lateral (select * from content c where c.sha256 = d.sha256 offset 0) as c
-       left join lateral (select bytes from content_part p where p.sha256 = d.sha256 and p.seq = 0 offset 0) as p on true
+       left join lateral (select bytes from content_part p where p.content = c.id and p.seq = 0 offset 0) as p on true
        order by d.place
      ) as frame`,
   );

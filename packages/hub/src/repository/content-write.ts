@@ -10,29 +10,60 @@ export const ENCODING_ZSTD = 1;
 
 /** A content as its row says it. */
 export interface ContentRow {
+  /** What its parts refer to; see `drawContentIds`. */
+  readonly id: number;
   readonly sha256: Sha256;
   readonly size: number;
   readonly encoding: typeof ENCODING_IDENTITY | typeof ENCODING_ZSTD;
   readonly stored: number;
 }
 
-/** Inserts the rows of contents whose parts were copied in before. */
-export async function insertContents(client: pg.PoolClient, contents: readonly ContentRow[]): Promise<void> {
-  for (const batch of batches(contents)) await insertBatch(client, batch);
+/** Ids for contents that are going to be stored: nobody else ever gets them, whether they are used or not. */
+export async function drawContentIds(client: pg.PoolClient, count: number): Promise<number[]> {
+  if (count === 0) return [];
+  const { rows } = await client.query<{ id: number }>(
+    "select nextval(pg_get_serial_sequence('content', 'id')) as id from generate_series(1, $1)",
+    [count],
+  );
+  return rows.map(({ id }) => id);
 }
 
-async function insertBatch(client: pg.PoolClient, contents: readonly ContentRow[]): Promise<void> {
-  await client.query(
-    `insert into content (sha256, size, encoding, stored)
-     select decode(sha256, 'hex'), size, encoding, stored
-     from unnest($1::text[], $2::bigint[], $3::smallint[], $4::bigint[]) as c(sha256, size, encoding, stored)`,
+/**
+ * Inserts the rows of contents whose parts were written before. Of a content that somebody else has stored meanwhile the
+ * parts are removed again. Returns the others.
+ */
+export async function insertContents(
+  client: pg.PoolClient,
+  contents: readonly ContentRow[],
+): Promise<ContentRow[]> {
+  const inserted: ContentRow[] = [];
+  for (const batch of batches(contents)) inserted.push(...(await insertBatch(client, batch)));
+  return inserted;
+}
+
+async function insertBatch(
+  client: pg.PoolClient,
+  contents: readonly ContentRow[],
+): Promise<readonly ContentRow[]> {
+  const { rows } = await client.query<{ id: number }>(
+    `insert into content (id, sha256, size, encoding, stored)
+     select id, decode(sha256, 'hex'), size, encoding, stored
+     from unnest($1::bigint[], $2::text[], $3::bigint[], $4::smallint[], $5::bigint[])
+       as c(id, sha256, size, encoding, stored)
+     on conflict (sha256) do nothing returning id`,
     [
+      contents.map((content) => content.id),
       contents.map((content) => content.sha256),
       contents.map((content) => content.size),
       contents.map((content) => content.encoding),
       contents.map((content) => content.stored),
     ],
   );
+  if (rows.length === contents.length) return contents;
+  const inserted = new Set(rows.map(({ id }) => id));
+  const superfluous = contents.map(({ id }) => id).filter((id) => !inserted.has(id));
+  await client.query("delete from content_part where content = any($1)", [superfluous]);
+  return contents.filter(({ id }) => inserted.has(id));
 }
 
 /** Which of these digests the repository has, with the sizes of the contents. */
@@ -63,15 +94,16 @@ export async function storeContent(client: pg.PoolClient, bytes: Uint8Array): Pr
   if (rowCount !== 0) return sha256;
   const packed = zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: 6 } });
   const stored = packed.length < bytes.length ? packed : bytes;
-  const digest = Buffer.from(sha256, "hex");
+  const [id = 0] = await drawContentIds(client, 1);
   for (let seq = 0, at = 0; at < stored.length; seq++, at += PART_BYTES)
-    await client.query("insert into content_part (sha256, seq, bytes) values ($1, $2, $3)", [
-      digest,
+    await client.query("insert into content_part (content, seq, bytes) values ($1, $2, $3)", [
+      id,
       seq,
       stored.subarray(at, at + PART_BYTES),
     ]);
   await insertContents(client, [
     {
+      id,
       sha256,
       size: bytes.length,
       encoding: stored === bytes ? ENCODING_IDENTITY : ENCODING_ZSTD,

@@ -7,7 +7,7 @@ export const PART_BYTES = 1024 * 1024;
 
 const SIGNATURE = Buffer.from("PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0", "latin1");
 const TRAILER = Buffer.from([0xff, 0xff]);
-const ROW_HEAD_BYTES = 2 + 4 + 32 + 4 + 4 + 4;
+const ROW_HEAD_BYTES = 2 + 4 + 8 + 4 + 4 + 4;
 /** Small rows are gathered up to this size: one message each would cost more than the bytes. */
 const GATHER_BYTES = 64 * 1024;
 /** From this size on bytes go out as they are: copying them would cost more than a message. */
@@ -28,7 +28,7 @@ export class PartsCopy {
 
   constructor(client: pg.PoolClient) {
     this.#stream = client.query(
-      copyFrom("copy content_part (sha256, seq, bytes) from stdin (format binary)"),
+      copyFrom("copy content_part (content, seq, bytes) from stdin (format binary)"),
     );
     // Stays for the life of the stream: an error that comes between two rows must not end the process.
     this.#stream.on("error", (error: Error) => {
@@ -42,25 +42,25 @@ export class PartsCopy {
     return this.#bytes;
   }
 
-  /** Writes one row. The bytes must not change until it returns. */
-  async row(sha256: Buffer, seq: number, bytes: Uint8Array): Promise<void> {
+  /** Writes one row of the content with this id. The bytes must not change until it returns. */
+  async row(content: number, seq: number, bytes: Uint8Array): Promise<void> {
     if (bytes.length > PART_BYTES) throw new RangeError(`a part of ${bytes.length} bytes`);
     const head = Buffer.allocUnsafe(ROW_HEAD_BYTES);
     head.writeInt16BE(3, 0);
-    head.writeInt32BE(32, 2);
-    sha256.copy(head, 6);
-    head.writeInt32BE(4, 38);
-    head.writeInt32BE(seq, 42);
-    head.writeInt32BE(bytes.length, 46);
+    head.writeInt32BE(8, 2);
+    head.writeBigInt64BE(BigInt(content), 6);
+    head.writeInt32BE(4, 14);
+    head.writeInt32BE(seq, 18);
+    head.writeInt32BE(bytes.length, 22);
     this.#bytes += bytes.length;
     this.#gather(head);
-    const content = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-    if (content.length >= DIRECT_BYTES) {
+    const value = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    if (value.length >= DIRECT_BYTES) {
       await this.#flush();
-      await this.#write(content);
+      await this.#write(value);
       return;
     }
-    this.#gather(content);
+    this.#gather(value);
     if (this.#gatheredBytes >= GATHER_BYTES) await this.#flush();
   }
 

@@ -8,7 +8,7 @@ import {
 import type pg from "pg";
 import { atLeast, type BodyRate } from "./body-rate.ts";
 import { ContentIntake } from "./content-intake.ts";
-import { type ContentRow, ENCODING_IDENTITY, ENCODING_ZSTD, insertContents } from "./content-write.ts";
+import { type ContentRow, drawContentIds, ENCODING_IDENTITY, ENCODING_ZSTD } from "./content-write.ts";
 import { PartsCopy } from "./copy-parts.ts";
 
 /** The body of a load as it arrives: a document, then contents that go into the database while they are verified. */
@@ -39,8 +39,8 @@ export async function* readEvents(
 }
 
 /**
- * Takes the contents into the transaction of `client`: those that are `missing`; others of the load are read past.
- * Throws LOAD_CONTENT_MISMATCH, LOAD_CONFLICT when some did not come along, and what reading throws.
+ * Takes the parts of contents into the transaction of `client`: of those that are `missing`; others of the load are read
+ * past. Returns the rows that are to be inserted for them. Throws LOAD_CONTENT_MISMATCH and what reading throws.
  */
 export async function takeContents(
   client: pg.PoolClient,
@@ -50,9 +50,11 @@ export async function takeContents(
 ): Promise<ContentRow[]> {
   const rows: ContentRow[] = [];
   const taken = new Set<Sha256>();
+  // Before the COPY begins: until it ends the connection can do nothing else.
+  const ids = await drawContentIds(client, missing.size);
   const copy = new PartsCopy(client);
   const intake = new ContentIntake(copy);
-  let wanted = false;
+  let id: number | null = null;
   try {
     // By hand, not `for await`: leaving that would end the generator, which the caller still owns.
     for (let next = await events.next(); next.done !== true; next = await events.next()) {
@@ -61,37 +63,24 @@ export async function takeContents(
         case "document":
           throw new LockstepError("REQUEST_INVALID", "a load holds one document", { expected: 1, found: 2 });
         case "content":
-          wanted = isWanted(event.header, missing, offered, taken);
-          intake.begin(event.header, wanted);
+          id = isWanted(event.header, missing, offered, taken) ? (ids[taken.size] ?? null) : null;
+          intake.begin(event.header, id);
           break;
         case "bytes":
           await intake.bytes(event.bytes);
           break;
         case "content-end":
           await intake.end();
-          if (!wanted) break;
+          if (id === null) break;
           taken.add(event.header.sha256);
-          rows.push(toRow(event.header));
+          rows.push(toRow(id, event.header));
           break;
         case "end":
           break;
       }
     }
     await intake.finish();
-    const lacking = [...missing.keys()].filter((sha256) => !taken.has(sha256));
-    if (lacking.length > 0)
-      throw new LockstepError(
-        "LOAD_CONFLICT",
-        "contents that this load needs are no longer in the repository",
-        {
-          expected: missing.size,
-          found: taken.size,
-          hint: "Nothing was loaded. Load again: it compares anew and sends what is missing.",
-          faults: lacking.slice(0, 100).map((where) => ({ where, problem: "it did not come along" })),
-        },
-      );
     await copy.finish();
-    await insertContents(client, rows);
     return rows;
   } catch (error) {
     intake.abort();
@@ -126,9 +115,9 @@ function isWanted(
   return true;
 }
 
-function toRow(header: ContentHeader): ContentRow {
+function toRow(id: number, header: ContentHeader): ContentRow {
   const encoding = header.encoding === "zstd" ? ENCODING_ZSTD : ENCODING_IDENTITY;
-  return { sha256: header.sha256, size: header.size, encoding, stored: header.stored };
+  return { id, sha256: header.sha256, size: header.size, encoding, stored: header.stored };
 }
 
 /** An upload that ended too early. */

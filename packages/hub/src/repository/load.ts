@@ -10,7 +10,7 @@ import {
 import { type LoadComparison, type LoadRequest, type LoadResult, LockstepError } from "@lockstep/protocol";
 import type pg from "pg";
 import { sqlState, withTransaction } from "../db/connect.ts";
-import { type ContentRow, findContents } from "./content-write.ts";
+import { type ContentRow, findContents, insertContents } from "./content-write.ts";
 import { interrupted, readEvents, type StreamLimits, takeContents } from "./load-stream.ts";
 import { lockRepository } from "./lock.ts";
 import { readSemaphore, readState } from "./state.ts";
@@ -19,9 +19,12 @@ import { putFiles, removeFiles, writeLayout, writeModule } from "./write-plan.ts
 /**
  * The Software Loader's other half (S18): compares a load with the repository, and carries it out.
  *
- * A load is one transaction from its first byte to its last: what it needs is decided again under the repository lock,
- * its contents stream into the database while they are verified, then the rows change. A cut connection, a wrong digest
- * or a hub that dies leaves nothing behind, because nothing was ever committed.
+ * A load is one transaction from its first byte to its last. Its contents stream into the database while they are
+ * verified, beside other loads; then, under the repository lock, everything is decided on what is there now, and the
+ * rows change. A cut connection, a wrong digest or a hub that dies leaves nothing behind, because nothing was ever
+ * committed.
+ *
+ * Of a content that two loads send at the same time, the one that ends later drops what it has taken in.
  */
 export type LoadLimits = StreamLimits;
 
@@ -87,12 +90,18 @@ export async function carryOutLoad(
       });
     const request = options.parse(first.value.value);
     return await withTransaction(pool, async ({ client }) => {
-      await lockRepository(client);
-      const { plan, missing, state } = await decide(client, request, options.own ?? false);
-      refuse(plan.refusals);
+      const own = options.own ?? false;
+      const before = await decide(client, request, own);
+      refuse(before.plan.refusals);
       const offered = new Set(request.files.map((file) => file.sha256));
-      const contents = await takeContents(client, events, missing, offered);
-      return await writeLoad(client, request, plan, state, contents, options);
+      const contents = await takeContents(client, events, before.missing, offered);
+      // Only now: whoever uploads for an hour keeps nobody from loading. What was decided before may no longer be so.
+      await lockRepository(client);
+      const { plan, missing, state } = await decide(client, request, own);
+      refuse(plan.refusals);
+      demandAll(missing, contents);
+      const stored = await insertContents(client, contents);
+      return await writeLoad(client, request, plan, state, stored, options);
     });
   } catch (error) {
     throw toLoadError(error);
@@ -224,6 +233,19 @@ export async function insertLoad(
 }
 
 const CUT = new Set(["ECONNRESET", "EPIPE", "ERR_STREAM_PREMATURE_CLOSE", "ERR_STREAM_DESTROYED"]);
+
+/** Throws LOAD_CONFLICT when contents are needed that did not come along. */
+function demandAll(missing: ReadonlyMap<Sha256, number>, contents: readonly ContentRow[]): void {
+  const taken = new Set(contents.map((content) => content.sha256));
+  const lacking = [...missing.keys()].filter((sha256) => !taken.has(sha256));
+  if (lacking.length === 0) return;
+  throw new LockstepError("LOAD_CONFLICT", "contents that this load needs are no longer in the repository", {
+    expected: missing.size,
+    found: taken.size,
+    hint: "Nothing was loaded. Load again: it compares anew and sends what is missing.",
+    faults: lacking.slice(0, 100).map((where) => ({ where, problem: "it did not come along" })),
+  });
+}
 
 /** Gives errors of the connection and of competing writers their names. */
 function toLoadError(error: unknown): unknown {

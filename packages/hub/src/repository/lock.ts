@@ -6,7 +6,7 @@ import { demandKnownSchema } from "../db/migrate.ts";
 /**
  * Whoever changes file revisions through the hub holds this lock until its transaction ends, over all hubs of one
  * database. So a load decides on what is really there, and no content that it counts on is collected meanwhile.
- * Readers and the recalculation never take it: a long upload keeps nobody from updating.
+ * Readers and the recalculation never take it, and an upload only when all of it is there: nobody waits for a slow line.
  */
 const REPOSITORY_LOCK = 0x4c4f434b_00000002n;
 /** Together with the wait at the gate shorter than what clients endure in silence. */
@@ -21,7 +21,7 @@ export async function lockRepository(client: pg.PoolClient, waitMs = WAIT_MS): P
     await demandKnownSchema(client);
   } catch (error) {
     if (sqlState(error) !== "55P03") throw error;
-    throw new LockstepError("HUB_BUSY", "another load or change of files is under way", {
+    throw new LockstepError("HUB_BUSY", "another change of files is under way", {
       expected: `its end within ${Math.round(waitMs / 1000)} s`,
       hint: "Try again when it is done.",
       retryAfterSeconds: 10,

@@ -70,7 +70,7 @@ export function registerLoads(app: HubServer, services: HubServices): void {
         });
       // The load watches for silence itself: while it waits for the database, the client's silence is no fault.
       request.raw.socket.setTimeout(0);
-      return await services.gates.changes.through(() =>
+      return await services.gates.loads.through(() =>
         carryOutLoad(services.pool, body, { limits: services.limits, actor: request.from, parse }),
       );
     },
