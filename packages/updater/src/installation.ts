@@ -2,7 +2,7 @@ import { closeSync, existsSync, lstatSync, openSync, readFileSync, readSync, rea
 import { resolve } from "node:path";
 import { FILES_LINE, type InstallState, parseInstallState } from "@lockstep/core";
 import { LockstepError } from "@lockstep/protocol/wire";
-import { errnoOf, guarded } from "./io-failure.ts";
+import { errnoOf, guarded, ioFailure } from "./io-failure.ts";
 import { type InstallationPaths, installationPaths } from "./layout.ts";
 
 /**
@@ -31,6 +31,8 @@ export function locate(directory: string): InstallationPaths {
   try {
     return installationPaths(realpathSync(path));
   } catch (cause) {
+    // A disk that fails is no missing directory.
+    if (errnoOf(cause) === "EIO") throw ioFailure(cause, path, "entering");
     throw new LockstepError("INSTALLATION_NOT_FOUND", `${path} cannot be entered`, {
       found: errnoOf(cause) ?? "no such directory",
       hint: "Name the directory of an installation, or make one: lockstep install DIR --role ROLE.",
