@@ -41,6 +41,7 @@ const TOOLS = {
     isThere: onPath("systemd-analyze"),
     without: "systemd's own judgement of the job service's unit",
   },
+  "etcd-server": { isThere: onPath("etcd"), without: "the tests of a cluster on a real etcd" },
   rsync: { isThere: onPath("rsync"), without: "the comparison with rsync" },
   git: { isThere: onPath("git"), without: "the comparison with git" },
   tar: { isThere: onPath("tar"), without: "the comparison with tar" },

@@ -11,7 +11,7 @@ import { passThrough } from "./spawn.mjs";
 /** What each command runs, and which programs of the machine it needs besides Node. */
 const COMMANDS = {
   demo: { script: "scripts/demo.ts", tools: [] },
-  test: { script: "scripts/test.ts", tools: ["strace", "openssl", "postgresql", "systemd"] },
+  test: { script: "scripts/test.ts", tools: ["strace", "openssl", "postgresql", "systemd", "etcd-server"] },
   check: { script: "scripts/check.ts", tools: [] },
   bench: { script: "bench/run.ts", tools: ["openssl", "rsync", "git", "tar"] },
   sim: { script: "tests/simulation/main.ts", tools: [] },

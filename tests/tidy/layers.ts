@@ -14,6 +14,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   hub: ["core", "protocol", "platform", "store"],
   updater: ["core", "protocol", "platform", "store", "client"],
   service: ["core", "protocol", "platform", "client"],
+  cluster: ["core", "protocol", "platform", "client"],
   cli: ["core", "protocol", "platform", "client"],
   // Imported by tests alone; never shipped.
   testing: ["core", "protocol", "platform", "store"],
@@ -57,7 +58,7 @@ const mayStart = (path: string, how: Import["how"]) =>
   how === "type" || (how === "dynamic" && /^packages\/cli\/src\/(commands\/|[^/]+-process\.ts$)/.test(path));
 
 /** Programs that start often, or travel to every installation: they must not carry the schemas. */
-const WITHOUT_SCHEMAS = ["platform", "store", "client", "service", "updater", "cli"];
+const WITHOUT_SCHEMAS = ["platform", "store", "client", "service", "cluster", "updater", "cli"];
 
 /** Imports of the whole protocol where `@lockstep/protocol/wire` would do. */
 export function findSchemaImports(tree: Tree): string[] {

@@ -130,6 +130,9 @@ export const ERRORS = {
   SERVICE_STATUS_LISTEN_FAILED: operating(500),
   SERVICE_ALREADY_RUNNING: refused(409),
   SERVICE_INSTALL_FAILED: operating(500),
+  // The cluster.
+  COORDINATION_UNREACHABLE: operating(503, "later"),
+  COORDINATION_ANSWER_INVALID: operating(502),
   INTERRUPTED: operating(499, "later"),
   INTERNAL: operating(500),
 } as const satisfies Record<string, ErrorDefinition>;

@@ -31,19 +31,17 @@ export class SimRecordStore<R> {
     return { swapped: true, record, revision: this.#revision };
   }
 
-  /** Writes the value only if the fence is exactly at `token`; returns whether it did. */
-  writeGuarded(token: number, key: string, value: string): boolean {
-    if (token !== this.#fence) return false;
-    this.#values.set(key, value);
+  /** Writes all values only if the fence is exactly at `token`; null deletes. Returns whether it did. */
+  writeGuarded(token: number, values: ReadonlyMap<string, string | null>): boolean {
+    if (token !== this.#fence || token === 0) return false;
+    for (const [key, value] of values)
+      if (value === null) this.#values.delete(key);
+      else this.#values.set(key, value);
     return true;
   }
 
-  value(key: string): string | null {
-    return this.#values.get(key) ?? null;
-  }
-
-  get fence(): number {
-    return this.#fence;
+  get values(): ReadonlyMap<string, string> {
+    return new Map(this.#values);
   }
 
   /** Calls back after each swap. Returns how to stop that. */

@@ -1,0 +1,141 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { accessSync, constants, existsSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+
+/** A real etcd of three members on loopback addresses, with data in memory where that can be had. */
+export interface EtcdMember {
+  readonly name: string;
+  readonly endpoint: string;
+  kill(signal: NodeJS.Signals): void;
+  /** Starts it again with its data, after it has ended. */
+  restart(): Promise<void>;
+}
+
+export interface EtcdCluster {
+  readonly members: readonly [EtcdMember, EtcdMember, EtcdMember];
+  readonly endpoints: readonly string[];
+  stop(): Promise<void>;
+}
+
+/** The etcd of this machine, or null. */
+export function findEtcd(): string | null {
+  for (const directory of (process.env.PATH ?? "").split(delimiter)) {
+    try {
+      const program = join(directory, "etcd");
+      accessSync(program, constants.X_OK);
+      return program;
+    } catch {
+      // Not there; the next one.
+    }
+  }
+  return null;
+}
+
+const READY_MS = 30_000;
+
+class Member implements EtcdMember {
+  readonly name: string;
+  readonly endpoint: string;
+  readonly #program: string;
+  readonly #args: readonly string[];
+  #process: ChildProcess | null = null;
+
+  constructor(program: string, name: string, endpoint: string, args: readonly string[]) {
+    this.#program = program;
+    this.name = name;
+    this.endpoint = endpoint;
+    this.#args = args;
+  }
+
+  start(): void {
+    this.#process = spawn(this.#program, this.#args, { stdio: "ignore" });
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.#process?.kill(signal);
+  }
+
+  async ended(): Promise<void> {
+    const process = this.#process;
+    if (process !== null && process.exitCode === null && process.signalCode === null)
+      await once(process, "exit");
+    this.#process = null;
+  }
+
+  async restart(): Promise<void> {
+    await this.ended();
+    this.start();
+  }
+}
+
+/** Three members that have a leader. */
+export async function startEtcd(program: string): Promise<EtcdCluster> {
+  const directory = await mkdtemp(
+    join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "lockstep-test-etcd-"),
+  );
+  const ports = await freePorts(6);
+  const peers = [0, 1, 2].map((index) => `http://127.0.0.1:${ports[index]}`);
+  const clients = [3, 4, 5].map((index) => `http://127.0.0.1:${ports[index]}`);
+  const initial = peers.map((peer, index) => `m${index}=${peer}`).join(",");
+  const member = (index: 0 | 1 | 2): Member => {
+    const [peer = "", client = ""] = [peers[index], clients[index]];
+    return new Member(program, `m${index}`, client, [
+      ...["--name", `m${index}`, "--data-dir", join(directory, `m${index}`)],
+      ...["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer],
+      ...["--listen-client-urls", client, "--advertise-client-urls", client],
+      ...["--initial-cluster", initial, "--initial-cluster-token", directory],
+      ...["--heartbeat-interval", "100", "--election-timeout", "1000", "--log-level", "error"],
+    ]);
+  };
+  const members = [member(0), member(1), member(2)] as const;
+  for (const each of members) each.start();
+  const stop = async () => {
+    for (const each of members) {
+      each.kill("SIGCONT");
+      each.kill("SIGKILL");
+    }
+    await Promise.all(members.map((each) => each.ended()));
+    await rm(directory, { recursive: true, force: true });
+  };
+  try {
+    await Promise.all(clients.map(untilHealthy));
+    return { members, endpoints: clients, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function untilHealthy(endpoint: string): Promise<void> {
+  for (const until = performance.now() + READY_MS; ; ) {
+    try {
+      const response = await fetch(`${endpoint}/health`, { signal: AbortSignal.timeout(2000) });
+      if (/"health":"true"/.test(await response.text())) return;
+    } catch {
+      // Not yet.
+    }
+    if (performance.now() > until) throw new Error(`etcd at ${endpoint} is not ready`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** Ports that nobody has at the moment. Held together until all are found, so that they differ. */
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer());
+  const ports: number[] = [];
+  for (const server of servers) {
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const address = server.address();
+    if (typeof address === "object" && address !== null) ports.push(address.port);
+  }
+  for (const server of servers) {
+    server.close();
+    await once(server, "close");
+  }
+  return ports;
+}
