@@ -54,7 +54,7 @@ test("a load shows states, moves the software revision and prints it; loading it
   writeFileSync(join(source, "first/a.txt"), "A");
   const plain = await run("load", source, ...args, "--yes");
   assert.equal(plain.stdout, `software revision ${(first.revision ?? 0) + 1}\n`);
-  assert.match(plain.stderr, /^ {2}changed +1 files/m);
+  assert.match(plain.stderr, /^ {2}changed +1 file /m);
   const { sha256 } = (await listed("first/a.txt")).get("first/a.txt") ?? {};
   assert.equal(sha256, createHash("sha256").update("A").digest("hex"));
 });

@@ -28,7 +28,10 @@ export function reportFailure(error: unknown, view: FailureView): number {
   if (error instanceof Finished) return error.status;
   const failure = toFailure(error);
   process.stderr.write(formatFailure(failure));
-  if (failure.code === "INTERNAL" || process.env.LOCKSTEP_DEBUG) process.stderr.write(formatTrace(error));
+  // A fault of another process of ours brings its own trace in its message.
+  const traced = /\n\s+at /.test(failure.message);
+  if ((failure.code === "INTERNAL" && !traced) || process.env.LOCKSTEP_DEBUG)
+    process.stderr.write(formatTrace(error));
   if (view.json) view.stdout.write(`${JSON.stringify(toErrorBody(failure))}\n`);
   return exitStatus(failure.code);
 }
@@ -70,6 +73,9 @@ function causesOf(failure: Error): string[] {
   return causes;
 }
 
+/** Where an error comes from, without its message, which stands above. */
 function formatTrace(error: unknown): string {
-  return error instanceof Error && error.stack !== undefined ? `${error.stack}\n` : "";
+  const stack = error instanceof Error ? error.stack : undefined;
+  const at = stack?.search(/^\s+at /m) ?? -1;
+  return stack === undefined || at === -1 ? "" : `${stack.slice(at)}\n`;
 }

@@ -88,7 +88,11 @@ class Run {
       clock: this.#host.clock,
     });
     const from = readInstalledRevision(this.#paths)?.revision ?? null;
-    this.#log.note("begin", null, "ok", request.trigger, { from, to: request.revision, mode: request.mode });
+    this.#log.note("begin", null, "ok", request.trigger, {
+      from,
+      to: request.revision,
+      mode: modeOf(request),
+    });
     const head = request.initial ?? readInstallHead(this.#paths);
     this.#client = await connectHub(head.hub, this.#host.access);
     const plugins =
@@ -476,6 +480,11 @@ function toSeen(stat: FileStat): SeenStat {
 
 function toMs(ns: bigint): number {
   return Number(ns / 1_000_000_000n) * 1000 + Number(ns % 1_000_000_000n) / 1_000_000;
+}
+
+/** What the log calls a run. */
+function modeOf({ mode, initial, selection }: RunRequest): string {
+  return initial !== null ? "install" : selection !== undefined ? "configure" : mode;
 }
 
 function rolesOf(state: {

@@ -3,7 +3,7 @@ import type { AgentEvent } from "@lockstep/updater";
 import type { Command } from "commander";
 import { accessOf, type InstallationArguments } from "../installation.ts";
 import { addHubOptions, addJsonOption, wholeNumber } from "../options.ts";
-import { formatBytes, formatDuration, formatTime } from "../screen/format.ts";
+import { formatBytes, formatDuration, formatUtc } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 
 interface AgentArguments extends InstallationArguments {
@@ -44,7 +44,7 @@ async function runTheAgent(directories: readonly string[], options: AgentArgumen
       output.document({ time: new Date().toISOString(), ...event });
       const words = describe(event, options.once === true);
       if (words !== null)
-        output.line(`${formatTime(Date.now())}  ${printable(event.directory)}  ${printable(words)}`);
+        output.line(`${formatUtc(Date.now())}  ${printable(event.directory)}  ${printable(words)}`);
     },
   });
   if (options.once === true && failed) {

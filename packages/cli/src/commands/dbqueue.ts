@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { withHub } from "../connect.ts";
 import type { HubArguments } from "../hub-address.ts";
 import { addHubOptions, addJsonOption } from "../options.ts";
-import { formatTime } from "../screen/format.ts";
+import { formatUtc } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 import { printTable } from "../screen/table.ts";
 
@@ -61,7 +61,7 @@ function tell(options: Common, queue: DbQueue, journal: boolean): void {
       String(task.waiting),
       String(task.processing),
       String(task.deferred),
-      formatTime(task.oldestAt),
+      formatUtc(task.oldestAt),
       task.blockedBy ?? "",
       task.lastError ?? "",
     ]),
@@ -73,6 +73,6 @@ function tell(options: Common, queue: DbQueue, journal: boolean): void {
     [{ title: "time" }, { title: "task" }, { title: "event" }, { title: "detail" }],
     queue.journal
       .slice(0, JOURNAL_SHOWN)
-      .map((event) => [formatTime(event.at), event.task, event.event, event.detail]),
+      .map((event) => [formatUtc(event.at), event.task, event.event, event.detail]),
   );
 }

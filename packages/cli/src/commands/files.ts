@@ -5,7 +5,7 @@ import type { Command } from "commander";
 import { withHub } from "../connect.ts";
 import type { HubArguments } from "../hub-address.ts";
 import { addHubOptions, addJsonOption, collectList, usage } from "../options.ts";
-import { counted, formatBytes, formatMode, formatTime } from "../screen/format.ts";
+import { counted, formatBytes, formatMode, formatUtc } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 import { askYesNo, canAsk } from "../screen/question.ts";
 import { printTable } from "../screen/table.ts";
@@ -126,7 +126,7 @@ async function showFile(path: string, options: Common): Promise<void> {
         "belongs to",
         row.targets.length === 0 ? "nothing: never distributed" : row.targets.map(shortTarget).join(", "),
       ],
-      ["loaded", formatTime(row.loadedAt)],
+      ["loaded", formatUtc(row.loadedAt)],
     ];
     for (const [name, value] of lines) output.line(`${name.padEnd(11)} ${printable(value)}`);
   });

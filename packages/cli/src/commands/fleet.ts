@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { withHub } from "../connect.ts";
 import type { HubArguments } from "../hub-address.ts";
 import { addHubOptions, addJsonOption } from "../options.ts";
-import { formatTime } from "../screen/format.ts";
+import { formatUtc } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 import { printTable } from "../screen/table.ts";
 
@@ -43,7 +43,7 @@ async function listInstallations(
         each.revision === null ? "-" : String(each.revision),
         each.autoUpdate ? each.outcome : `${each.outcome} (update off)`,
         each.roles.join(" "),
-        formatTime(each.seenAt),
+        formatUtc(each.seenAt),
         each.problem ?? "",
       ]),
     );

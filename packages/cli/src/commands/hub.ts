@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { withHub } from "../connect.ts";
 import type { HubArguments } from "../hub-address.ts";
 import { addHubOptions, addJsonOption } from "../options.ts";
-import { formatBytes, formatTime } from "../screen/format.ts";
+import { formatBytes, formatUtc } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 
 /** `lockstep hub`: runs the hub; `lockstep hub status` asks one. */
@@ -34,7 +34,7 @@ async function showStatus(options: HubArguments & { readonly json?: boolean }): 
     const lines: [string, string][] = [
       ["hub", hub.url],
       ["version", status.version],
-      ["running since", formatTime(status.startedAt)],
+      ["running since", formatUtc(status.startedAt)],
       ["database", `${status.database}, schema ${status.schema}`],
       ["software revision", String(status.revision)],
       ["files", String(status.files)],

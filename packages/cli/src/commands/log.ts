@@ -1,8 +1,10 @@
-import { printable } from "@lockstep/platform";
+import type { LogRecord } from "@lockstep/updater";
 import type { Command } from "commander";
 import { wholeNumber } from "../options.ts";
-import { formatTime } from "../screen/format.ts";
+import { formatUtc } from "../screen/format.ts";
+import { describeRecord } from "../screen/log-text.ts";
 import { Output } from "../screen/output.ts";
+import { printTable } from "../screen/table.ts";
 
 interface LogArguments {
   readonly json?: boolean;
@@ -24,13 +26,31 @@ async function showLog(directory: string, options: LogArguments): Promise<void> 
   const { readLog } = await import("@lockstep/updater");
   const output = new Output(options);
   const all = await readLog(directory);
-  const wanted = options.run === undefined ? all : all.filter((record) => record.run === options.run);
-  for (const record of options.last === undefined ? wanted : wanted.slice(-options.last)) {
-    output.document(record);
-    const { time, run, action, path, result, reason, ...facts } = record;
-    const more = Object.entries(facts).map(([name, value]) => `${name}=${String(value)}`);
-    const words = [path, result === "ok" ? null : result, reason, ...more].filter((word) => word !== null);
-    const at = Number.isNaN(Date.parse(time)) ? time : formatTime(Date.parse(time));
-    output.line(printable(`${at}  ${run}  ${action.padEnd(8)} ${words.join("  ")}`.trimEnd()));
-  }
+  const ofRun = options.run === undefined ? all : all.filter((record) => record.run === options.run);
+  const wanted = options.last === undefined ? ofRun : ofRun.slice(-options.last);
+  for (const record of wanted) output.document(record);
+  printTable(
+    output,
+    [
+      { title: "time" },
+      { title: "run" },
+      { title: "action" },
+      { title: "path", shrinks: true },
+      { title: "result" },
+      { title: "details" },
+    ],
+    wanted.map((record) => [
+      formatUtc(timeOf(record)),
+      record.run,
+      record.action,
+      record.path ?? "",
+      record.result,
+      describeRecord(record),
+    ]),
+  );
+}
+
+function timeOf({ time }: LogRecord): number | null {
+  const ms = Date.parse(time);
+  return Number.isNaN(ms) ? null : ms;
 }

@@ -5,7 +5,7 @@ import { awaitRevision } from "../await-revision.ts";
 import { withHub } from "../connect.ts";
 import type { HubArguments } from "../hub-address.ts";
 import { addHubOptions, addJsonOption, usage, wholeNumber } from "../options.ts";
-import { counted, formatBytes, formatTime } from "../screen/format.ts";
+import { counted, formatBytes, formatUtc } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 import { askYesNo, canAsk } from "../screen/question.ts";
 import { printTable } from "../screen/table.ts";
@@ -60,7 +60,7 @@ async function listRevisions(options: Common & { readonly limit?: number }): Pro
       ],
       list.revisions.map((revision) => [
         String(revision.number),
-        output.data.interactive ? formatTime(revision.createdAt) : new Date(revision.createdAt).toISOString(),
+        output.data.interactive ? formatUtc(revision.createdAt) : new Date(revision.createdAt).toISOString(),
         String(revision.files),
         output.data.interactive ? formatBytes(revision.bytes) : String(revision.bytes),
         String(revision.added),
@@ -77,7 +77,7 @@ async function showRevision(wanted: number | undefined, options: Common): Promis
   await withHub(options, async (hub) => {
     const revision = await hub.revision(wanted ?? (await hub.currentSemaphore()).revision);
     output.document(revision);
-    output.line(`software revision ${revision.number}, ${formatTime(revision.createdAt)}`);
+    output.line(`software revision ${revision.number}, ${formatUtc(revision.createdAt)}`);
     output.line(`digest ${revision.digest}`);
     const archive = revision.updateArchive;
     output.line(

@@ -4,7 +4,7 @@ import type { LogSeverity, QueueState, ServiceState } from "@lockstep/service";
 import type { Command } from "commander";
 import { Finished } from "../failure.ts";
 import { addJsonOption, usage, wholeNumber } from "../options.ts";
-import { formatDuration, formatTime } from "../screen/format.ts";
+import { formatDuration, formatUtc } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 import { printTable } from "../screen/table.ts";
 import { PRODUCT_VERSION } from "../version.ts";
@@ -211,6 +211,6 @@ async function showLog(options: LogArguments): Promise<void> {
     if (SEVERITIES.indexOf(severity) < lowest || !text.toLowerCase().includes(wanted)) continue;
     output.document({ time: new Date(timeMs).toISOString(), severity, text });
     const word = paint(output.data, SEVERITY_STYLE[severity], severity.padEnd(7));
-    output.line(`${formatTime(timeMs)}  ${word}  ${printable(text)}`);
+    output.line(`${formatUtc(timeMs)}  ${word}  ${printable(text)}`);
   }
 }

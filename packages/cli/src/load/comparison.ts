@@ -34,6 +34,10 @@ export function summarize(request: LoadRequest, comparison: LoadComparison): Loa
   return { counts, bytes, changes: moves + comparison.attributeChanges > 0 || newVersion };
 }
 
+function row(word: string, count: number): string {
+  return `  ${word.padEnd(12)} ${formatCount(count).padStart(8)} ${count === 1 ? "file " : "files"}`;
+}
+
 /** The comparison for people: the numbers, the files where they are few or wanted, and what is worth knowing. */
 export function* describeComparison(
   request: LoadRequest,
@@ -48,9 +52,8 @@ export function* describeComparison(
   yield output.paintRemark("bold", `${module.id} ${module.version} (${kind}), ${present}`);
   for (const status of STATUSES)
     if (summary.counts[status] > 0)
-      yield `  ${WORDS[status].padEnd(12)} ${formatCount(summary.counts[status]).padStart(8)} files  ${formatBytes(summary.bytes[status]).padStart(8)}`;
-  if (comparison.removed.length > 0)
-    yield `  ${"removed".padEnd(12)} ${formatCount(comparison.removed.length).padStart(8)} files`;
+      yield `${row(WORDS[status], summary.counts[status])}  ${formatBytes(summary.bytes[status]).padStart(8)}`;
+  if (comparison.removed.length > 0) yield row("removed", comparison.removed.length).trimEnd();
   yield* listFiles(request, comparison, summary, verbose, output);
   if (comparison.attributeChanges > 0)
     yield `${counted(comparison.attributeChanges, "file")} with equal content would change in deploy targets, mode, version text or backup mark.`;

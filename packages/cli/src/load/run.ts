@@ -10,7 +10,7 @@ import {
 import { awaitRevision } from "../await-revision.ts";
 import { withHub } from "../connect.ts";
 import type { HubArguments } from "../hub-address.ts";
-import { counted, formatBytes } from "../screen/format.ts";
+import { counted, formatBytes, formatCount } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 import { Progress } from "../screen/progress.ts";
 import { askYesNo, canAsk } from "../screen/question.ts";
@@ -232,7 +232,8 @@ class Load {
     // Of equal contents one travels.
     const travelling = this.#files.filter((file) => missing.delete(file.sha256));
     const bytesTotal = travelling.reduce((sum, file) => sum + file.size, 0);
-    const progress = this.#output.quiet ? null : new Progress("loading", this.#output.remarks, systemClock);
+    const silent = this.#output.quiet || travelling.length === 0;
+    const progress = silent ? null : new Progress("loading", this.#output.remarks, systemClock);
     let done = 0;
     const parts = async function* () {
       for await (const { part, decodedBytes } of encodeContents(scan.base, travelling, pool, signal)) {
@@ -248,7 +249,7 @@ class Load {
           progress?.update({ bytes: done, bytesTotal, files: contents, filesTotal: travelling.length }),
       });
       progress?.update({ bytes: done, bytesTotal, files: travelling.length, filesTotal: travelling.length });
-      progress?.finish(travelling.length === 0 ? null : undefined);
+      progress?.finish();
       return result;
     } catch (error) {
       progress?.finish(null);
@@ -259,7 +260,8 @@ class Load {
   #tell(result: LoadResult, revision: number | null): void {
     const { added, changed, removed, equal, contentBytes, storedBytes } = result;
     this.#output.note(
-      `${this.#name()}: ${added} added, ${changed} changed, ${removed} removed, ${equal} equal; ` +
+      `${this.#name()}: ${formatCount(added)} added, ${formatCount(changed)} changed, ${formatCount(removed)} removed, ` +
+        `${formatCount(equal)} equal; ` +
         `${formatBytes(contentBytes)} of new content, ${formatBytes(storedBytes)} stored`,
     );
     if (!result.changes) this.#output.line(`software revision ${revision} (nothing changed)`);

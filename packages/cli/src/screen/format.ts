@@ -31,15 +31,6 @@ export function formatDuration(ms: number): string {
   return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, "0")} min`;
 }
 
-/** A moment in local time for people, to the second; `-` for none. */
-export function formatTime(ms: number | null): string {
-  if (ms === null) return "-";
-  const date = new Date(ms);
-  const two = (value: number) => String(value).padStart(2, "0");
-  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
-}
-
 /** A moment in UTC, to the second and marked as such: `2026-01-31 02:30:00Z`; `-` for none. */
 export function formatUtc(ms: number | null): string {
   return ms === null ? "-" : `${new Date(ms).toISOString().slice(0, 19).replace("T", " ")}Z`;

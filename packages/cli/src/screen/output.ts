@@ -11,6 +11,8 @@ export class Output {
   /** The terminal behind standard error, for progress and remarks. */
   readonly remarks: Terminal = describeTerminal(process.stderr, process.env);
   readonly quiet: boolean;
+  /** Called before anything is printed: whoever has drawn something that moves takes it away, or text would stick to it. */
+  beforeText: () => void = () => {};
 
   constructor(options: { readonly json?: boolean; readonly quiet?: boolean }) {
     this.json = options.json === true;
@@ -19,21 +21,28 @@ export class Output {
 
   /** A line of data for people; nothing where a document is wanted. */
   line(text = ""): void {
-    if (!this.json) process.stdout.write(`${text}\n`);
+    if (this.json) return;
+    this.beforeText();
+    process.stdout.write(`${text}\n`);
   }
 
   /** The document of this run, or one of a stream of them; nothing where people read. */
   document(value: unknown): void {
-    if (this.json) process.stdout.write(`${JSON.stringify(value)}\n`);
+    if (!this.json) return;
+    this.beforeText();
+    process.stdout.write(`${JSON.stringify(value)}\n`);
   }
 
   /** A remark on what is happening. */
   note(text: string): void {
-    if (!this.quiet) process.stderr.write(`${text}\n`);
+    if (this.quiet) return;
+    this.beforeText();
+    process.stderr.write(`${text}\n`);
   }
 
   /** Something that the reader should know although it works. Not silenced by `--quiet`. */
   warn(text: string): void {
+    this.beforeText();
     process.stderr.write(`${paint(this.remarks, "yellow", "warning:")} ${text}\n`);
   }
 

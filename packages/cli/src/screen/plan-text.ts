@@ -1,6 +1,6 @@
 import type { PlanOperation, PlanSums } from "@lockstep/core";
 import { printable } from "@lockstep/platform";
-import { counted, formatBytes, formatMode } from "./format.ts";
+import { counted, formatBytes, formatCount, formatMode } from "./format.ts";
 
 const MARKS = { add: "+", replace: "~", remove: "-", adopt: "=", keep: "!" } as const;
 
@@ -51,12 +51,12 @@ function replaceReason({ reason, entry, found }: PlanOperation & { readonly kind
 /** The sums of a plan or a run in one line. */
 export function describeSums(sums: PlanSums): string {
   const parts = [
-    `${sums.add} to add`,
-    `${sums.replace} to replace`,
-    `${sums.remove} to remove`,
-    ...(sums.adopt > 0 ? [`${sums.adopt} to adopt`] : []),
-    ...(sums.keep > 0 ? [`${sums.keep} kept`] : []),
-    `${sums.equal} equal`,
+    `${formatCount(sums.add)} to add`,
+    `${formatCount(sums.replace)} to replace`,
+    `${formatCount(sums.remove)} to remove`,
+    ...(sums.adopt > 0 ? [`${formatCount(sums.adopt)} to adopt`] : []),
+    ...(sums.keep > 0 ? [`${formatCount(sums.keep)} kept`] : []),
+    `${formatCount(sums.equal)} equal`,
   ];
   return `${parts.join(", ")}; ${counted(sums.fetchFiles, "content")} to fetch, ${formatBytes(sums.fetchBytes)}`;
 }

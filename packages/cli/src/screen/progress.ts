@@ -10,6 +10,14 @@ export interface ProgressState {
   readonly filesTotal?: number;
 }
 
+/** A rate and a time left that are taken from less than this say nothing. */
+const RATE_AFTER_MS = 1_000;
+const LEFT_AFTER_MS = 2_000;
+/**
+ * What a file costs beside its bytes, in bytes. A thousand small files take as long as one of some megabytes, so that by
+ * bytes alone the time left would begin with minutes for the small ones and end in a moment with the large one.
+ */
+const FILE_COST_BYTES = 32 * 1024;
 const REDRAW_MS = 100;
 const LINE_MS = 10_000;
 /** The rate is that of the last seconds, not since the beginning: a stalled transfer must look stalled. */
@@ -19,7 +27,7 @@ const BAR_WIDTH_MAX = 24;
 
 /**
  * Shows how far something is, on standard error: a bar that redraws itself for a person, now and then a plain line for
- * a log, nothing when quiet. Always ends with one line that says what was done, at which rate.
+ * a log, nothing when quiet. Ends with one line that says what was done, where anything was.
  */
 export class Progress {
   readonly #title: string;
@@ -27,7 +35,7 @@ export class Progress {
   readonly #clock: Pick<Clock, "monotonic">;
   readonly #write: (text: string) => void;
   readonly #startedAt: number;
-  readonly #samples: { at: number; bytes: number }[] = [];
+  readonly #samples: { at: number; bytes: number; work: number }[] = [];
   #shownAt: number;
   #drawn = false;
   #state: ProgressState = { bytes: 0, bytesTotal: null };
@@ -51,7 +59,7 @@ export class Progress {
     const now = this.#clock.monotonic();
     if (now - this.#shownAt < (this.#terminal.interactive ? REDRAW_MS : LINE_MS)) return;
     this.#shownAt = now;
-    this.#samples.push({ at: now, bytes: state.bytes });
+    this.#samples.push({ at: now, bytes: state.bytes, work: workOf(state.bytes, state.files) });
     while (this.#samples.length > 2 && now - (this.#samples[0]?.at ?? now) > RATE_WINDOW_MS)
       this.#samples.shift();
     if (!this.#terminal.interactive) {
@@ -78,13 +86,16 @@ export class Progress {
     return `${this.#title}  ${describe(state)}  ${this.#pace(now)}`.trimEnd();
   }
 
-  /** Removes the bar and says in one line what was done. `said` replaces the usual words; null says nothing. */
+  /**
+   * Removes the bar and says in one line what was done, if anything was. `said` replaces the usual words; null says
+   * nothing.
+   */
   finish(said?: string | null): void {
     this.#clear();
-    if (said === null) return;
-    const ms = this.#clock.monotonic() - this.#startedAt;
     const { bytes, files } = this.#state;
-    const rate = ms > 0 ? ` (${formatBytes((bytes * 1000) / ms)}/s)` : "";
+    if (said === null || (said === undefined && bytes === 0 && (files ?? 0) === 0)) return;
+    const ms = this.#clock.monotonic() - this.#startedAt;
+    const rate = ms >= RATE_AFTER_MS ? ` (${formatBytes((bytes * 1000) / ms)}/s)` : "";
     const what =
       files === undefined ? formatBytes(bytes) : `${counted(files, "file")}, ${formatBytes(bytes)}`;
     this.#write(`${said ?? `${this.#title}  ${what} in ${formatDuration(ms)}${rate}`}\n`);
@@ -96,32 +107,48 @@ export class Progress {
   }
 
   #pace(now: number): string {
-    const first = this.#samples[0] ?? { at: this.#startedAt, bytes: 0 };
-    const from = this.#samples.length < 2 ? { at: this.#startedAt, bytes: 0 } : first;
+    if (now - this.#startedAt < RATE_AFTER_MS) return "";
+    const start = { at: this.#startedAt, bytes: 0, work: 0 };
+    const from = this.#samples.length < 2 ? start : (this.#samples[0] ?? start);
     const ms = now - from.at;
     if (ms <= 0) return "";
     const rate = ((this.#state.bytes - from.bytes) * 1000) / ms;
-    const { bytesTotal, bytes } = this.#state;
-    const left =
-      bytesTotal === null || bytes >= bytesTotal || rate <= 0
-        ? ""
-        : `  ${formatDuration(((bytesTotal - bytes) / rate) * 1000)} left`;
-    return `${formatBytes(rate)}/s${left}`;
+    return `${formatBytes(rate)}/s${this.#left(now, from)}`;
+  }
+
+  /** The time left by the work of the last seconds, or nothing while nobody can say. */
+  #left(now: number, from: { readonly at: number; readonly work: number }): string {
+    const { bytes, bytesTotal, files, filesTotal } = this.#state;
+    if (bytesTotal === null || now - this.#startedAt < LEFT_AFTER_MS) return "";
+    const done = workOf(bytes, files);
+    const rest = workOf(bytesTotal, files === undefined ? undefined : filesTotal) - done;
+    const perMs = (done - from.work) / (now - from.at);
+    return rest <= 0 || perMs <= 0 ? "" : `  ${formatDuration(rest / perMs)} left`;
   }
 }
 
-function describe(state: ProgressState): string {
-  const total = state.bytesTotal === null ? "" : ` of ${formatBytes(state.bytesTotal)}`;
-  const files =
-    state.files === undefined
-      ? ""
-      : `${formatCount(state.files)}${state.filesTotal === undefined ? "" : ` of ${formatCount(state.filesTotal)}`} files, `;
-  return `${files}${formatBytes(state.bytes)}${total}`;
+/** How much work bytes and files are together, in bytes. */
+function workOf(bytes: number, files: number | undefined): number {
+  return bytes + (files ?? 0) * FILE_COST_BYTES;
 }
 
-function bar(state: ProgressState, width: number): string {
-  const total = state.bytesTotal ?? 0;
-  const part = total === 0 ? 1 : Math.min(1, state.bytes / total);
+function describe(state: ProgressState): string {
+  const { bytes, bytesTotal, files, filesTotal } = state;
+  // Something goes on, and that is all there is to say.
+  if (bytes === 0 && bytesTotal === null && files === undefined) return "...";
+  const total = bytesTotal === null ? "" : ` of ${formatBytes(bytesTotal)}`;
+  const counts =
+    files === undefined
+      ? ""
+      : filesTotal === undefined
+        ? `${counted(files, "file")}, `
+        : `${formatCount(files)} of ${counted(filesTotal, "file")}, `;
+  return `${counts}${formatBytes(bytes)}${total}`;
+}
+
+function bar({ bytes, bytesTotal, files, filesTotal }: ProgressState, width: number): string {
+  const total = workOf(bytesTotal ?? 0, files === undefined ? undefined : filesTotal);
+  const part = total === 0 ? 1 : Math.min(1, workOf(bytes, files) / total);
   const full = Math.floor(part * width);
   return `[${"#".repeat(full)}${"-".repeat(width - full)}] ${String(Math.floor(part * 100)).padStart(3)}%`;
 }

@@ -1,6 +1,6 @@
 import { printable } from "@lockstep/platform";
 import type { RunResult, UpdateResult } from "@lockstep/updater";
-import { counted, formatBytes } from "./format.ts";
+import { counted, formatBytes, formatCount } from "./format.ts";
 import type { Output } from "./output.ts";
 
 /** How many kept files are named on a screen; `--json` has up to a thousand. */
@@ -31,7 +31,8 @@ export function tellRun(output: Output, directory: string, result: UpdateResult)
 export function tellSums(output: Output, result: RunResult): void {
   const { sums } = result;
   output.note(
-    `${sums.add} added, ${sums.replace} replaced, ${sums.remove} removed, ${sums.equal + sums.adopt} as they were; ` +
+    `${formatCount(sums.add)} added, ${formatCount(sums.replace)} replaced, ${formatCount(sums.remove)} removed, ` +
+      `${formatCount(sums.equal + sums.adopt)} as they were; ` +
       `${formatBytes(result.receivedBytes)} received, switched in ${Math.round(result.switchMs)} ms`,
   );
   for (const { path, reason } of result.kept.slice(0, KEPT_SHOWN_MAX))

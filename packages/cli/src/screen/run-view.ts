@@ -25,6 +25,7 @@ export class RunView implements Disposable {
 
   constructor(options: { readonly json?: boolean; readonly quiet?: boolean }) {
     this.output = new Output(options);
+    this.output.beforeText = () => this.#end();
   }
 
   get signal(): AbortSignal {
@@ -43,7 +44,6 @@ export class RunView implements Disposable {
 
   readonly listener = (event: ProgressEvent): void => {
     if (event.kind === "notice") {
-      this.#end();
       this.output.note(printable(event.message));
     } else if (event.kind === "phase") {
       if (event.phase !== this.#phase) this.#end();

@@ -23,7 +23,8 @@ export function printTable(
     return;
   }
   const widths = columns.map((column, index) =>
-    Math.max(column.title.length, ...safe.map((row) => displayWidth(row[index] ?? ""))),
+    // Not spread into one call: a table may have more rows than a call may have arguments.
+    safe.reduce((width, row) => Math.max(width, displayWidth(row[index] ?? "")), column.title.length),
   );
   shrinkColumns(columns, widths, output.data.columns);
   const format = (cells: readonly string[]) =>
