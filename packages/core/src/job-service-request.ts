@@ -42,7 +42,7 @@ export function sendNext(draft: Draft, now: number, options: ServiceQueueOptions
     state.speakUp ||
     !state.heard ||
     all.some(({ stage, startSaid }) => stage === "confirming" && startSaid === null);
-  if (!urgent && state.open.length > 0) return;
+  if (!urgent && (state.open.length > 0 || (state.hollow !== null && now < state.hollow.restUntil))) return;
   const started = all.filter(
     ({ stage, startSaid }) => (stage === "confirming" || stage === "running") && startSaid === null,
   );

@@ -103,6 +103,11 @@ export interface ServiceQueue {
   readonly drain: Drain | null;
   /** The hub is away; the next try is not before `retryAt`, or, with null, under way. */
   readonly away: { readonly failures: number; readonly retryAt: number | null } | null;
+  /**
+   * Requests that were to wait and came back at once with nothing, one after the other, and until when the next one
+   * rests: a proxy, or a hub that does not wait, must not be asked without a pause.
+   */
+  readonly hollow: { readonly count: number; readonly restUntil: number } | null;
   /** Results could not be written down; the next try is at this time. Until then no step begins. */
   readonly journalRetryAt: number | null;
   readonly updating: boolean;

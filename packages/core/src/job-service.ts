@@ -43,6 +43,9 @@ const BACK_OFF_MS_MAX = 15_000;
 const RETRY_AFTER_MS_MAX = 10 * 60_000;
 const RETRY_AFTER_SPREAD = 0.1;
 const JOURNAL_RETRY_MS = 5000;
+const HOLLOW_MS = 1000;
+const REST_FIRST_MS = 20;
+const REST_MS_MAX = 5000;
 
 /** A queue that begins, with the results that a former run of the service left behind. */
 export function startServiceQueue(left: readonly ServiceResult[]): ServiceQueue {
@@ -56,6 +59,7 @@ export function startServiceQueue(left: readonly ServiceResult[]): ServiceQueue 
     stopping: new Map(),
     drain: null,
     away: null,
+    hollow: null,
     journalRetryAt: null,
     updating: false,
     replaced: false,
@@ -118,6 +122,8 @@ export function nextServiceWake(state: ServiceQueue, options: ServiceQueueOption
   for (const { giveUpAt } of state.open) wake = Math.min(wake, giveUpAt);
   if (!state.replaced) wake = Math.min(wake, state.away?.retryAt ?? wake);
   if (state.journalRetryAt !== null) wake = Math.min(wake, state.journalRetryAt);
+  if (state.hollow !== null && state.open.length === 0 && state.away === null && !state.replaced)
+    wake = Math.min(wake, state.hollow.restUntil);
   const { drain } = state;
   if (drain !== null && [...state.held.values()].some((held) => isToBeStopped(held, drain)))
     wake = Math.min(wake, drain.limitAt);
@@ -209,6 +215,7 @@ function takeAnswer(draft: Draft, request: OpenRequest, answer: ServiceAnswer, n
   state.away = null;
   state.leaseMs = answer.leaseMs;
   state.updating = answer.updating;
+  restAfter(state, request, answer, now);
   for (const { claim } of answer.results) {
     const held = draft.held.get(claim);
     if (held?.stage !== "ended") continue;
@@ -231,6 +238,26 @@ function takeAnswer(draft: Draft, request: OpenRequest, answer: ServiceAnswer, n
   for (const step of answer.steps)
     if (!draft.held.has(step.claim) && !draft.stopping.has(step.claim))
       draft.held.set(step.claim, received(step, leaseUntil));
+}
+
+function restAfter(
+  state: Draft["state"],
+  request: OpenRequest,
+  { results, confirmed, lost, steps }: ServiceAnswer,
+  now: number,
+): void {
+  // A later request ends the one that waits; only whoever was left alone came back too soon.
+  if (request.waitMs === 0 || state.sequence !== request.sequence) return;
+  const isHollow = results.length + confirmed.length + lost.length + steps.length === 0;
+  if (!isHollow || now - request.sentAt > Math.min(HOLLOW_MS, request.waitMs / 2)) {
+    state.hollow = null;
+    return;
+  }
+  const count = (state.hollow?.count ?? 0) + 1;
+  state.hollow = {
+    count,
+    restUntil: now + Math.min(REST_FIRST_MS * 2 ** Math.min(count - 1, 10), REST_MS_MAX),
+  };
 }
 
 function received(step: ServiceStep, leaseUntil: number): Held {

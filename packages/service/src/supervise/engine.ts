@@ -64,21 +64,21 @@ export async function runEngine(options: EngineOptions): Promise<number> {
     onChange: (config, awaitingRestart) => engine?.reconfigure(config, awaitingRestart),
     onRefused: (faults) => engine?.refuse(faults),
   });
-  const config = watch.config();
-  using _lock = await lockWhenFree(
-    config.service.stateDirectory,
-    config.service.drainMs + DRAIN_GRACE_MS,
-    options.signal,
-  );
-  const systemLog = createSystemLog({ environment: options.environment, stderr: process.stderr });
-  const log = createLogWriter({ config: config.log, debugMode: config.service.debugMode, systemLog });
   try {
-    engine = new Engine(options, watch, log);
-    return await engine.run();
+    const config = watch.config();
+    const { stateDirectory, drainMs } = config.service;
+    using _lock = await lockWhenFree(stateDirectory, drainMs + DRAIN_GRACE_MS, options.signal);
+    const systemLog = createSystemLog({ environment: options.environment, stderr: process.stderr });
+    const log = createLogWriter({ config: config.log, debugMode: config.service.debugMode, systemLog });
+    try {
+      engine = new Engine(options, watch, log);
+      return await engine.run();
+    } finally {
+      await engine?.close();
+      await log.close();
+    }
   } finally {
     await watch.stop();
-    await engine?.close();
-    await log.close();
   }
 }
 

@@ -277,15 +277,22 @@ export async function runEngineProcess(options: {
     .on("SIGHUP", () => {});
   const say = (message: FromEngine) => process.send?.(message, () => {});
   setInterval(() => say({ kind: "alive" }), ALIVE_MS).unref();
-  const { runEngine } = await import("./engine.ts");
-  const status = await runEngine({
-    configFile: options.configFile,
-    environment: options.environment,
-    program: [...ownProgram(), "service"],
-    version: options.version,
-    signal: stop.signal,
-    onReady: (url) => say({ kind: "ready", url }),
-  });
-  // What a step left running inside us must not keep us.
-  process.exit(status);
+  try {
+    const { runEngine } = await import("./engine.ts");
+    const status = await runEngine({
+      configFile: options.configFile,
+      environment: options.environment,
+      program: [...ownProgram(), "service"],
+      version: options.version,
+      signal: stop.signal,
+      onReady: (url) => say({ kind: "ready", url }),
+    });
+    // What a step left running inside us must not keep us.
+    process.exit(status);
+  } catch (error) {
+    // The channel would keep this process, which has nothing to serve.
+    process.off("disconnect", drain);
+    process.disconnect?.();
+    throw error;
+  }
 }
