@@ -23,6 +23,8 @@ test("sizes, counts and durations are short and keep their unit", () => {
   assert.equal(counted(1, "file"), "1 file");
   assert.equal(counted(0, "file"), "0 files");
   const durations: [number, string][] = [
+    [0.4, "0 ms"],
+    [99.4, "99 ms"],
     [400, "0.4 s"],
     [12_300, "12 s"],
     [59_700, "1 min 00 s"],
@@ -143,7 +145,7 @@ test("what did nothing leaves nothing behind, and a moment's work no rate", () =
   moment.progress.update({ bytes: 3, bytesTotal: 3, files: 1, filesTotal: 1 });
   moment.step(40);
   moment.progress.finish();
-  assert.equal(moment.written(), "loading  1 file, 3 B in 0.0 s\n");
+  assert.equal(moment.written(), "loading  1 file, 3 B in 40 ms\n");
 });
 
 test("text never sticks to something that moves", () => {
