@@ -4,20 +4,23 @@
  * each other and steps that exclude each other, and one that only a person can mend.
  */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join, resolve } from "node:path";
 import { type TestContext, test } from "node:test";
 import type { ProcessDetail } from "@lockstep/protocol";
-import { lockstep } from "../cli/lockstep.ts";
+import { ended, lockstep, PROGRAM } from "../cli/lockstep.ts";
 import { connectionString, startTestHub } from "../hub/support/test-hub.ts";
 import { usePostgres } from "../support/postgres.ts";
 import { startSmtpServer } from "../support/smtp-server.ts";
 import { logOf, startService, temporaryDirectory } from "./service-world.ts";
+import { terminalPicture } from "./terminal-picture.ts";
 
 const server = usePostgres();
 const TEMPLATE = resolve(import.meta.dirname, "../../examples/jobs/nightly.toml");
+const PICTURE = resolve(import.meta.dirname, "../../docs/nightly.svg");
 const QUEUES = ["\\IMPORT", "\\REPORT", "\\BACKUP"];
 
 interface HrSystem {
@@ -74,6 +77,20 @@ async function startHrSystem(t: TestContext): Promise<HrSystem> {
   return Object.assign(hr, { url: `http://127.0.0.1:${(web.address() as AddressInfo).port}` });
 }
 
+/** The picture in the README: this very process as a terminal shows it. LOCKSTEP_WRITE_DOCS=1 writes it anew. */
+async function writePicture(id: number, env: Readonly<Record<string, string>>): Promise<void> {
+  const command = `stty cols 110 rows 60; exec ${process.execPath} ${PROGRAM} job show ${id}`;
+  const { PATH = "", HOME = "" } = process.env;
+  // Not in one call that blocks: the hub lives in this process.
+  const shown = await ended(
+    spawn("script", ["-qec", command, "/dev/null"], {
+      env: { PATH, HOME, TERM: "xterm-256color", SHELL: "/bin/sh", ...env },
+    }),
+  );
+  const title = "The twenty steps of a night: all done but one, which waits for a person";
+  writeFileSync(PICTURE, terminalPicture(`lockstep job show ${id}`, shown.stdout, title));
+}
+
 test("a night of twenty steps over three job servers, with a step that a person has to mend", async (t) => {
   const hub = await startTestHub(t, server);
   const hr = await startHrSystem(t);
@@ -98,11 +115,12 @@ test("a night of twenty steps over three job servers, with a step that a person 
     "--json",
   );
   assert.notEqual(started.status, 0, "a process that waits for a person is not done");
-  const { process } = JSON.parse(started.stdout) as { process: { id: number; state: string } };
-  assert.equal(process.state, "stuck");
+  const found = (JSON.parse(started.stdout) as { process: { id: number; state: string } }).process;
+  const { id } = found;
+  assert.equal(found.state, "stuck");
 
   const show = async () => {
-    const { status, stdout, stderr } = await job("show", String(process.id), "--json");
+    const { status, stdout, stderr } = await job("show", String(id), "--json");
     assert.equal(status, 0, stderr);
     return JSON.parse(stdout) as ProcessDetail;
   };
@@ -119,6 +137,8 @@ test("a night of twenty steps over three job servers, with a step that a person 
   const others = ["Check quality", "Sign off", "Keep legacy feed", "Fetch legacy feed"];
   for (const [name, { message }] of before)
     if (!others.includes(name)) assert.equal(ends(name), "success", `${name}: ${message}`);
+
+  if (process.env.LOCKSTEP_WRITE_DOCS === "1") await writePicture(id, env);
 
   // What it was all for.
   const { rows } = await data.pool.query("select name from person order by id");
@@ -142,9 +162,9 @@ test("a night of twenty steps over three job servers, with a step that a person 
   assert.ok((first.endedAt ?? Number.POSITIVE_INFINITY) <= (second.startedAt ?? 0));
 
   // A person has looked.
-  const mended = await job("reactivate", "--process", String(process.id), "--as", "success", "--yes");
+  const mended = await job("reactivate", "--process", String(id), "--as", "success", "--yes");
   assert.equal(mended.status, 0, mended.stderr);
-  const followed = await job("show", String(process.id), "--follow");
+  const followed = await job("show", String(id), "--follow");
   assert.equal(followed.status, 0, followed.stderr);
   const after = await show();
   assert.equal(after.process.state, "finished");

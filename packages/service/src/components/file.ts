@@ -224,8 +224,10 @@ async function transfer(context: TaskContext<Transfer>, verb: "copied" | "moved"
   if (first.isDirectory()) await removeEmptied(emptied, from);
   await destination.flush();
   const rest = `${counts.kept === 0 ? "" : `, ${counts.kept} kept`}${counts.skipped === 0 ? "" : `, ${counts.skipped} skipped`}`;
-  return { kind: "success", message: `${counts.files} files ${verb}${rest}`, output: counts };
+  return { kind: "success", message: `${filesText(counts.files)} ${verb}${rest}`, output: counts };
 }
+
+const filesText = (count: number) => (count === 1 ? "1 file" : `${count} files`);
 
 async function* pairs(
   { parameters, signal }: TaskContext<Transfer>,
@@ -313,7 +315,7 @@ async function deletes({ parameters, signal }: TaskContext<DeleteParameters>): P
   const counts = { files: 0, directories: 0, bytes: 0 };
   const done = (): TaskResult => ({
     kind: "success",
-    message: `${counts.files} files and ${counts.directories} directories deleted`,
+    message: `${filesText(counts.files)} and ${counts.directories === 1 ? "1 directory" : `${counts.directories} directories`} deleted`,
     output: counts,
   });
   const found = await lstatOrNull(path);
