@@ -29,6 +29,8 @@ export type FromEngine = { readonly kind: "ready"; readonly url: string | null }
 const ALIVE_MS = 5000;
 /** An engine that said nothing for so long hangs: its lease is gone long since, and nobody serves its queues. */
 const HANG_MS = 120_000;
+/** Before the service manager loses its patience, which is 30 s after DrainSeconds. */
+const STOP_GRACE_MS = 20_000;
 
 const BACK_OFF_MS = { first: 1000, max: 60_000 };
 /** In the environment of a supervisor that goes on as its own new version. */
@@ -57,6 +59,7 @@ export async function runService(options: SupervisorOptions): Promise<number> {
 class Supervisor {
   readonly #file: string;
   readonly #stateDirectory: string;
+  readonly #drainMs: number;
   readonly #provider: ServiceConfig["provider"];
   readonly #options: SupervisorOptions;
   readonly #program: readonly string[];
@@ -66,6 +69,7 @@ class Supervisor {
   constructor(file: string, config: ServiceConfig, options: SupervisorOptions) {
     this.#file = file;
     this.#stateDirectory = config.service.stateDirectory;
+    this.#drainMs = config.service.drainMs;
     this.#provider = config.provider;
     this.#options = options;
     this.#program = options.program ?? ownProgram();
@@ -189,7 +193,12 @@ class Supervisor {
         env: childEnvironment(environment),
       });
       let isReady = false;
-      const stop = () => child.kill("SIGTERM");
+      let limit: NodeJS.Timeout | undefined;
+      const stop = () => {
+        child.kill("SIGTERM");
+        // It ends by itself long before, unless it hangs.
+        limit = setTimeout(() => child.kill("SIGKILL"), this.#drainMs + STOP_GRACE_MS);
+      };
       signal.addEventListener("abort", stop, { once: true });
       let heardAt = systemClock.monotonic();
       const watch = setInterval(() => {
@@ -207,6 +216,7 @@ class Supervisor {
       });
       const finish = (end: EngineEnd) => {
         clearInterval(watch);
+        clearTimeout(limit);
         signal.removeEventListener("abort", stop);
         done(end);
       };
