@@ -1,0 +1,171 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { suite, type TestContext, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { type CoordinationConfig, openCoordination } from "@lockstep/cluster";
+import { isProven, type LeaseTimes, proveLease } from "@lockstep/core";
+import { systemClock } from "@lockstep/platform";
+import { usePostgres } from "../support/postgres.ts";
+import { urlOf } from "./database-url.ts";
+import { findEtcd, startEtcd } from "./etcd-cluster.ts";
+import { findMarked } from "./marked-processes.ts";
+import type { NodeConfig } from "./node-process.ts";
+
+// Three real daemons with their guards and services on a real store. What runs where is looked up in the process table,
+// all the time, whatever the daemons believe.
+const NODE = fileURLToPath(new URL("./node-process.ts", import.meta.url));
+const SERVICE = "trap '' TERM; while :; do sleep 1000; done";
+const SAMPLE_MS = 15;
+/** Slow on purpose: a busy machine must not look like a dead one. */
+const TIMES: LeaseTimes = {
+  trustMs: 4500,
+  waitMs: 6500,
+  renewMs: 700,
+  callMs: 1800,
+  guardDelayMs: 1000,
+  stopMs: 900,
+  clockError: 0.001,
+};
+
+class Lab {
+  readonly #daemons = new Map<string, ChildProcess>();
+  readonly #run = randomUUID();
+  readonly #coordination: CoordinationConfig;
+  readonly #names = ["a", "b", "c"];
+  #isSampling = true;
+  readonly #sampling: Promise<void>;
+  readonly together: string[] = [];
+  samples = 0;
+
+  constructor(coordination: CoordinationConfig) {
+    this.#coordination = coordination;
+    for (const name of this.#names) this.start(name);
+    this.#sampling = this.#sample();
+  }
+
+  #mark = (name: string) => `${this.#run}.${name}`;
+
+  start(name: string): void {
+    const config: NodeConfig = {
+      node: name,
+      others: this.#names.filter((other) => other !== name),
+      rank: this.#names.indexOf(name),
+      times: TIMES,
+      coordination: this.#coordination,
+      program: "/bin/sh",
+      arguments: ["-c", SERVICE],
+      environment: { PATH: process.env.PATH ?? "", LOCKSTEP_TEST_MARK: this.#mark(name) },
+    };
+    const daemon = spawn(process.execPath, [NODE, JSON.stringify(config)], {
+      stdio: ["pipe", "ignore", "inherit"],
+    });
+    daemon.stdin.on("error", () => {});
+    this.#daemons.set(name, daemon);
+  }
+
+  daemon(name: string): ChildProcess {
+    const daemon = this.#daemons.get(name);
+    if (daemon === undefined) throw new Error(`no daemon ${name}`);
+    return daemon;
+  }
+
+  serving(): string[] {
+    return this.#names.filter((name) => findMarked(this.#mark(name)).length > 0);
+  }
+
+  /** Ends what a node serves with, and waits until it is started again. */
+  async kill(name: string): Promise<void> {
+    const before = findMarked(this.#mark(name));
+    for (const pid of before) process.kill(pid, "SIGKILL");
+    while (findMarked(this.#mark(name)).every((pid) => before.includes(pid)))
+      await systemClock.sleep(SAMPLE_MS);
+  }
+
+  async #sample(): Promise<void> {
+    while (this.#isSampling) {
+      const serving = this.serving();
+      this.samples += 1;
+      // One look is not one moment: the one may have ended before the other began. So both are looked at again.
+      if (serving.length > 1 && this.serving().length > 1) this.together.push(serving.join(" and "));
+      await systemClock.sleep(SAMPLE_MS);
+    }
+  }
+
+  /** The one that serves, other than `former`. */
+  async owner(former: string | null = null): Promise<string> {
+    for (;;) {
+      const [first, ...others] = this.serving();
+      if (first !== undefined && others.length === 0 && first !== former) return first;
+      await systemClock.sleep(SAMPLE_MS);
+    }
+  }
+
+  async end(): Promise<void> {
+    this.#isSampling = false;
+    await this.#sampling;
+    for (const daemon of this.#daemons.values()) {
+      daemon.kill("SIGCONT");
+      daemon.stdin?.end();
+      if (daemon.exitCode === null && daemon.signalCode === null) await once(daemon, "exit");
+    }
+    for (const name of this.#names)
+      for (const pid of findMarked(this.#mark(name))) process.kill(pid, "SIGKILL");
+  }
+}
+
+async function tellStory(t: TestContext, coordination: CoordinationConfig): Promise<void> {
+  assert.ok(isProven(proveLease(TIMES)));
+  const lab = new Lab(coordination);
+  t.after(() => lab.end());
+  const store = await openCoordination(coordination, systemClock);
+  t.after(() => store.close());
+  const token = async () => (await store.read("JOBS")).record?.token ?? 0;
+
+  const first = await lab.owner();
+  const before = await token();
+
+  // A daemon that is killed: its guard ends the service and gives the lease back.
+  lab.daemon(first).kill("SIGKILL");
+  const second = await lab.owner(first);
+  assert.ok((await token()) > before);
+  lab.start(first);
+
+  // A daemon that freezes: it can neither renew nor stop anything.
+  lab.daemon(second).kill("SIGSTOP");
+  const third = await lab.owner(second);
+  lab.daemon(second).kill("SIGCONT");
+
+  // Moved on purpose.
+  lab.daemon(third).stdin?.write("leave\n");
+  const fourth = await lab.owner(third);
+  lab.daemon(third).stdin?.write("take\n");
+
+  // A service that dies is started again in place.
+  const present = await token();
+  await lab.kill(fourth);
+  assert.equal(await lab.owner(), fourth);
+  assert.equal(await token(), present);
+
+  assert.deepEqual(lab.together, []);
+  t.diagnostic(`${lab.samples} looks at what runs: never two; ${first}, ${second}, ${third}, ${fourth}`);
+}
+
+suite("three real nodes", { skip: process.platform !== "linux" && "reads /proc", timeout: 180_000 }, () => {
+  const server = usePostgres();
+
+  test("on PostgreSQL: one serves, whatever is killed, frozen or moved, and never two", async (t) => {
+    const { address } = await server.database(t, { empty: true });
+    await tellStory(t, { store: "postgres", url: urlOf(address), callMs: TIMES.callMs, watchMs: 50 });
+  });
+
+  const program = findEtcd();
+  test("on etcd: one serves, whatever is killed, frozen or moved, and never two", {
+    skip: program === null && "etcd is not on this machine (Debian package etcd-server)",
+  }, async (t) => {
+    const etcd = await startEtcd(program ?? "");
+    t.after(() => etcd.stop());
+    await tellStory(t, { store: "etcd", endpoints: etcd.endpoints, callMs: TIMES.callMs });
+  });
+});
