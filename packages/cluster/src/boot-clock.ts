@@ -9,7 +9,8 @@ import { uptime } from "node:os";
  * step of the difference. Two processes agree to within ten milliseconds, which belong to the guard delay.
  */
 export function bootClock(): () => number {
-  if (process.platform !== "linux") return () => performance.now() + performance.timeOrigin;
+  // Elsewhere the monotonic clock has to do; it is one for all processes too.
+  if (process.platform !== "linux") return () => Number(process.hrtime.bigint()) / 1e6;
   let ahead = Number.NEGATIVE_INFINITY;
   return () => {
     const monotonic = Number(process.hrtime.bigint()) / 1e6;

@@ -191,6 +191,24 @@ test("without automatic failover a lost owner is replaced on demand, and after t
   assert.equal(a.state.open?.kind, "take");
 });
 
+test("where something cannot check tokens, an owner that was lost is waited for longer; one that gave back is not", () => {
+  const a = new Story({ lockDelayMs: 5000, pollMs: 100_000 }).begin();
+  a.observes(50, ...others(4));
+  assert.equal(nextLeaseWake(a.state, a.options), 8050);
+  const b = new Story({ lockDelayMs: 5000 }).begin();
+  assert.deepEqual(kinds(b.observes(50, ...others(4, { node: null }))), ["swap"]);
+});
+
+test("maintenance: an owner goes on, and nobody takes what is free", () => {
+  const a = new Story().own();
+  a.at(200, { kind: "wish", wish: { kind: "keep" } });
+  assert.deepEqual(kinds(a.at(410)), ["swap"]);
+  assert.equal(mayServe(a.state, 410), true);
+  const b = new Story().begin();
+  b.at(10, { kind: "wish", wish: { kind: "keep" } });
+  assert.deepEqual(b.observes(50, ...others(4, { node: null })), []);
+});
+
 test("an owner whose guard does not answer lets its lease end", () => {
   const a = new Story().begin();
   a.observes(10, null, 0);
