@@ -19,6 +19,7 @@ export class SimGuard {
   readonly #instance: string;
   readonly #pipe: GuardEvent[] = [];
   #state: GuardState = startGuard();
+  #isFrozen = false;
 
   constructor(machine: SimMachine, tokenMax: number) {
     this.#machine = machine;
@@ -30,6 +31,16 @@ export class SimGuard {
   tell(event: GuardEvent): void {
     if (!this.isUp) return;
     this.#pipe.push(event);
+    this.#turnAt(0);
+  }
+
+  freeze(): void {
+    this.#isFrozen = true;
+  }
+
+  thaw(): void {
+    if (!this.#isFrozen) return;
+    this.#isFrozen = false;
     this.#turnAt(0);
   }
 
@@ -48,7 +59,7 @@ export class SimGuard {
 
   /** First all that was told, then the clock. */
   #turn(): void {
-    if (!this.isUp) return;
+    if (!this.isUp || this.#isFrozen) return;
     const before = nextGuardWake(this.#state);
     for (const event of this.#pipe.splice(0)) this.#take(event);
     this.#take({ kind: "tick" });
@@ -78,7 +89,7 @@ export class SimGuard {
         machine.onMachine(world.prng.next() * world.scenario.times.stopMs, () => {
           if (!this.isUp) return;
           machine.endService();
-          this.#take({ kind: "gone" });
+          this.tell({ kind: "gone" });
         });
         return;
       case "stopped":

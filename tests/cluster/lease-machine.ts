@@ -182,10 +182,25 @@ export class SimMachine implements Truth {
     for (const run of missed) run();
   }
 
-  killGuard(): void {
+  /** The guard, if its daemon could cover for it now. */
+  #coveredGuard(): SimGuard | null {
     const guard = this.#guard;
-    if (guard === null || !guard.isUp || !this.#isUp || this.#isFrozen || this.isAsleep) return;
-    if (this.#isSpared() || this.#world.agenda.now <= this.excusedUntil) return;
+    if (guard === null || !guard.isUp || !this.#isUp || this.#isFrozen || this.isAsleep) return null;
+    return this.#isSpared() || this.#world.agenda.now <= this.excusedUntil ? null : guard;
+  }
+
+  freezeGuard(until: number): void {
+    const guard = this.#coveredGuard();
+    if (guard === null) return;
+    const { guardDelayMs, stopMs } = this.#world.scenario.times;
+    this.#sparedUntil = until + guardDelayMs + stopMs;
+    guard.freeze();
+    this.#world.agenda.plan(until, () => guard.thaw());
+  }
+
+  killGuard(): void {
+    const guard = this.#coveredGuard();
+    if (guard === null) return;
     const { guardDelayMs, stopMs } = this.#world.scenario.times;
     this.#sparedUntil = this.#world.agenda.now + guardDelayMs + stopMs + DAEMON_DELAY_MS;
     guard.isUp = false;
@@ -249,6 +264,7 @@ export class SimMachine implements Truth {
 
   heal(): void {
     this.#thawAll();
+    this.#guard?.thaw();
     this.#thawDaemon();
     this.boot();
   }

@@ -106,6 +106,9 @@ export class LeaseWorld {
       case "guardKilled":
         machine.killGuard();
         return;
+      case "guardFrozen":
+        machine.freezeGuard(until);
+        return;
       case "machineFrozen":
         machine.freezeAll(until);
         return;
