@@ -35,6 +35,8 @@ export * from "./manifest.ts";
 export * from "./module.ts";
 export * from "./path.ts";
 export * from "./placement.ts";
+export * from "./placement-drain.ts";
+export * from "./placement-quarantine.ts";
 export * from "./plan.ts";
 export * from "./plan-join.ts";
 export * from "./resource-dependency.ts";
