@@ -65,6 +65,7 @@ export interface ErrorDocument {
   readonly error: {
     readonly code: string;
     readonly message: string;
+    readonly found?: unknown;
     readonly hint?: string;
     readonly faults?: readonly { readonly where: string; readonly problem: string }[];
   };

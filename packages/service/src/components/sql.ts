@@ -167,7 +167,11 @@ async function transact(
       ]);
     signal.throwIfAborted();
     await client.query("commit");
-    return { kind: "success", message: output.rowCount === 1 ? "1 row" : `${output.rowCount} rows`, output: { ...output } };
+    return {
+      kind: "success",
+      message: output.rowCount === 1 ? "1 row" : `${output.rowCount} rows`,
+      output: { ...output },
+    };
   } catch (error) {
     await client.query("rollback").catch(() => {});
     throw error;
