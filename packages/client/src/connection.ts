@@ -190,7 +190,9 @@ export class HubConnection {
 
   async #exchange(description: RequestDescription, repeatable: boolean): Promise<IncomingMessage> {
     const { request, answer } = await this.#start(description);
-    request.end(description.body);
+    // As bytes: for a text Node takes three times its length, in case all of it were beyond ASCII.
+    if (description.body === undefined) request.end();
+    else request.end(Buffer.from(description.body));
     try {
       return await answer;
     } catch (error) {

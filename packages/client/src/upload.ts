@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import type { ClientRequest, IncomingMessage } from "node:http";
 import {
   CONTENT_STREAM_TYPE,
@@ -18,7 +17,10 @@ export interface UploadContent {
   readonly bytes: Uint8Array | AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 }
 
-/** Many contents that stand in the form of the stream already: headers and stored bytes, one behind the other. */
+/**
+ * Many contents that stand in the form of the stream already: headers and stored bytes, one behind the other. The memory
+ * is the sender's again as soon as the next part is asked for.
+ */
 export interface UploadFrames {
   readonly frames: Uint8Array;
   /** How many contents they are. */
@@ -44,7 +46,7 @@ class AnsweredEarly extends Error {}
 /**
  * Sends a document and contents as one content stream and returns the body of the answer.
  *
- * No more is held than what the connection takes: each piece waits until the one before has gone. A hub that refuses
+ * No more is held than one piece: the next one is asked for when the system has taken it. A hub that refuses
  * answers before it has read everything and closes; then sending stops at once and its answer is what counts, not
  * the broken pipe. Throws LOAD_SOURCE_CHANGED when a content yields another number of bytes than announced.
  */
@@ -126,6 +128,8 @@ async function sendAll(
   let gatheredBytes = 0;
   const send = async (piece: Uint8Array) => {
     bytes += piece.length;
+    // What is large goes out from where it lies: joined with what is gathered it would be copied.
+    if (piece.length >= GATHER_BYTES && gatheredBytes > 0) await flush();
     gathered.push(piece);
     gatheredBytes += piece.length;
     if (gatheredBytes >= GATHER_BYTES) await flush();
@@ -137,18 +141,18 @@ async function sendAll(
     const whole = gathered.length === 1 && first !== undefined ? first : Buffer.concat(gathered);
     gathered = [];
     gatheredBytes = 0;
-    if (request.write(whole)) return;
-    try {
-      await once(request, "drain", { signal: broken.signal });
-    } catch (error) {
-      throw broken.signal.aborted ? broken.signal.reason : error;
-    }
+    if (whole.length > 0) await written(request, whole, broken.signal);
   };
   await send(encodeMagic());
-  await send(encodeDocument(document));
+  const text = encodeDocument(document);
+  await send(text);
+  await flush();
+  // A document of a large load is some megabytes; now, since the collector would come for it when all has been sent.
+  (text.buffer as ArrayBuffer).transfer(0);
   for await (const content of contents) {
     if ("frames" in content) {
       await send(content.frames);
+      await flush();
       count += content.contents;
       options.onProgress?.({ contents: count, bytes });
       continue;
@@ -168,6 +172,19 @@ async function sendAll(
   }
   await send(encodeEnd(count));
   await flush();
+}
+
+/** Writes bytes and waits until the system has taken them, or until the signal aborts. */
+function written(request: ClientRequest, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+    request.write(bytes, (error) => {
+      signal.removeEventListener("abort", abort);
+      if (error === null || error === undefined) resolve();
+      else reject(signal.aborted ? signal.reason : error);
+    });
+  });
 }
 
 function sourceChanged(header: ContentHeader, found: number): LockstepError {

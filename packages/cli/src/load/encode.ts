@@ -2,11 +2,15 @@ import type { UploadContent, UploadPart } from "@lockstep/client";
 import { batches } from "./digest.ts";
 import { largeContent } from "./large-content.ts";
 import { sourceChanged } from "./source-changed.ts";
-import { type DigestedFile, SMALL_FILE_BYTES_MAX, SourceChanged, type WorkAnswer } from "./work.ts";
+import {
+  type DigestedFile,
+  ENCODE_BYTES_MAX,
+  ENCODE_FILES_MAX,
+  SMALL_FILE_BYTES_MAX,
+  SourceChanged,
+  type WorkAnswer,
+} from "./work.ts";
 import type { WorkerPool } from "./worker-pool.ts";
-
-const BATCH_FILES_MAX = 128;
-const BATCH_BYTES_MAX = 4 * 1024 * 1024;
 
 /** What travels at once, and how many bytes of files it stands for. */
 export interface EncodedPart {
@@ -51,11 +55,12 @@ async function* encodeSmall(
   pool: WorkerPool,
 ): AsyncGenerator<EncodedPart, void> {
   const ahead: Promise<WorkAnswer>[] = [];
-  const orders = batches(files, BATCH_FILES_MAX, BATCH_BYTES_MAX);
+  const rooms: ArrayBuffer[] = [];
+  const orders = batches(files, ENCODE_FILES_MAX, ENCODE_BYTES_MAX);
   const order = () => {
     const next = orders.next();
     if (next.done === true) return;
-    const work = pool.run({ kind: "encode", base, files: next.value.batch });
+    const work = pool.run({ kind: "encode", base, files: next.value.batch, room: rooms.pop() });
     // Looked at in its turn; until then nobody may call it unhandled.
     work.catch(() => {});
     ahead.push(work);
@@ -68,6 +73,8 @@ async function* encodeSmall(
     if (answer.faults.length > 0) throw sourceChanged(answer.faults);
     const { frames, contents, decodedBytes } = answer;
     yield { part: { frames, contents }, decodedBytes };
+    // Whoever comes for the next part has sent this one.
+    rooms.push(frames.buffer);
   }
 }
 

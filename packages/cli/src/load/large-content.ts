@@ -6,7 +6,15 @@ import { pipeline } from "node:stream/promises";
 import { promisify } from "node:util";
 import { createZstdCompress, constants as zlibConstants } from "node:zlib";
 import type { UploadContent } from "@lockstep/client";
-import { compress, type DigestedFile, isSameSource, openSource, SourceChanged, ZSTD_LEVEL } from "./work.ts";
+import {
+  compress,
+  type DigestedFile,
+  giveBack,
+  isSameSource,
+  openSource,
+  SourceChanged,
+  ZSTD_LEVEL,
+} from "./work.ts";
 
 /**
  * A file too large to be held in memory, made ready for the journey.
@@ -79,6 +87,8 @@ async function spoolCompressed(
           const { bytesWritten } = await writeAt(spool, chunk, at, chunk.length - at, stored);
           at += bytesWritten;
           stored += bytesWritten;
+          // A full piece has its memory for itself: for what follows the compressor has taken new one.
+          if (at === CHUNK_BYTES) giveBack(chunk, CHUNK_BYTES);
         }
     };
     await pipeline(readVerified(fd, file), zstd, keep, { signal });
@@ -104,10 +114,14 @@ async function* readVerified(fd: number, file: DigestedFile): AsyncGenerator<Buf
   if (size !== file.size) throw new SourceChanged();
 }
 
-/** Not a stream of Node: ending one of those early closes the file, which is ours to close. */
+/**
+ * All bytes of a file, piece by piece; the next one comes in the memory of the one before. Not a stream of Node: ending one
+ * of those early closes the file, which is ours to close.
+ */
 async function* readAll(fd: number): AsyncGenerator<Buffer, void> {
+  const buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
   for (let at = 0; ; ) {
-    const { bytesRead, buffer } = await readAt(fd, Buffer.allocUnsafe(CHUNK_BYTES), 0, CHUNK_BYTES, at);
+    const { bytesRead } = await readAt(fd, buffer, 0, CHUNK_BYTES, at);
     if (bytesRead === 0) return;
     at += bytesRead;
     yield buffer.subarray(0, bytesRead);

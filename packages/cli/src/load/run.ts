@@ -1,4 +1,5 @@
 import { resolve } from "node:path";
+import { setFlagsFromString } from "node:v8";
 import type { HubClient } from "@lockstep/client";
 import { listenForInterruption, printable, systemClock } from "@lockstep/platform";
 import {
@@ -46,6 +47,7 @@ const FEW_BYTES = 8 * 1024 * 1024;
  * transaction or nothing. So it may be stopped at any moment and leaves nothing behind.
  */
 export async function runLoad(directory: string, options: LoadOptions): Promise<void> {
+  keepNewSpaceSmall();
   const output = new Output(options);
   using interruption = listenForInterruption();
   const base = resolve(directory);
@@ -69,6 +71,15 @@ export async function runLoad(directory: string, options: LoadOptions): Promise<
       await pool.close();
     }
   });
+}
+
+/**
+ * Keeps V8 from making room for new objects larger and larger: the loader makes many that live for a moment, and without
+ * this some sixty megabytes are taken for them, for no gain in time that could be measured. One of the few settings that
+ * V8 looks at each time anew; where it did not, nothing would be worse than before.
+ */
+function keepNewSpaceSmall(): void {
+  setFlagsFromString("--semi-space-growth-factor=1");
 }
 
 async function digest(

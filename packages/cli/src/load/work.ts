@@ -12,7 +12,13 @@ import type { SourceFile } from "./scan.ts";
  */
 export type WorkOrder =
   | { readonly kind: "digest"; readonly base: string; readonly files: readonly SourceFile[] }
-  | { readonly kind: "encode"; readonly base: string; readonly files: readonly DigestedFile[] };
+  | {
+      readonly kind: "encode";
+      readonly base: string;
+      readonly files: readonly DigestedFile[];
+      /** Where to write what comes out: what an earlier answer came in, or nothing yet. */
+      readonly room: ArrayBuffer | undefined;
+    };
 
 export type DigestedFile = SourceFile & { readonly sha256: Sha256 };
 
@@ -35,9 +41,17 @@ export type WorkAnswer =
     };
 
 /** Files up to this size are encoded whole, in memory; larger ones travel by large-content.ts. */
-export const SMALL_FILE_BYTES_MAX = 4 * 1024 * 1024;
-/** git's `zlib` and zstd -3 come out equally small on program files; zstd takes a fifth of the time. */
-export const ZSTD_LEVEL = 3;
+export const SMALL_FILE_BYTES_MAX = 2 * 1024 * 1024;
+/** An order to encode has at most so many files, and bytes where it has more than one. */
+export const ENCODE_FILES_MAX = 128;
+export const ENCODE_BYTES_MAX = 1024 * 1024;
+/** Nothing travels in more bytes than it has, so this is enough for whatever comes out of an order. */
+const ROOM_BYTES = SMALL_FILE_BYTES_MAX + ENCODE_FILES_MAX * CONTENT_HEADER_BYTES;
+/**
+ * On program files level 1 takes two thirds of the time of level 3, makes a tenth more bytes, and still fewer than git's
+ * zlib (docs/benchmarks.md).
+ */
+export const ZSTD_LEVEL = 1;
 
 const BLOCK_BYTES = 1024 * 1024;
 /** Compressed bytes come in pieces of this size at most; a piece that holds them all need not be joined. */
@@ -48,7 +62,7 @@ let block = Buffer.alloc(0);
 
 /** Carries out one order. Never throws for a file's sake: what went wrong stands in `faults`. */
 export function carryOut(order: WorkOrder): WorkAnswer {
-  return order.kind === "digest" ? digest(order.base, order.files) : encode(order.base, order.files);
+  return order.kind === "digest" ? digest(order.base, order.files) : encode(order);
 }
 
 function digest(base: string, files: readonly SourceFile[]): WorkAnswer {
@@ -64,13 +78,11 @@ function digest(base: string, files: readonly SourceFile[]): WorkAnswer {
   return { kind: "digest", sha256, faults };
 }
 
-function encode(base: string, files: readonly DigestedFile[]): WorkAnswer {
+function encode({ base, files, room }: WorkOrder & { readonly kind: "encode" }): WorkAnswer {
   const faults: WorkFault[] = [];
-  // Nothing travels in more bytes than it has, so this is enough; one buffer of its own changes threads uncopied.
   const decodedBytes = files.reduce((sum, file) => sum + file.size, 0);
-  const frames = new Uint8Array(
-    Buffer.allocUnsafeSlow(decodedBytes + files.length * CONTENT_HEADER_BYTES).buffer,
-  );
+  // It changes threads uncopied and is used again: fresh memory for each order is given back much later than it is taken.
+  const frames = new Uint8Array(room ?? Buffer.allocUnsafeSlow(ROOM_BYTES).buffer);
   let at = 0;
   for (const file of files) {
     try {
@@ -88,6 +100,7 @@ function encode(base: string, files: readonly DigestedFile[]): WorkAnswer {
       frames.set(header, at);
       frames.set(stored, at + header.length);
       at += header.length + stored.length;
+      giveBack(packed, pieceBytes(raw.length));
     } catch (error) {
       faults.push({ path: file.path, problem: problemOf(error) });
     }
@@ -95,16 +108,29 @@ function encode(base: string, files: readonly DigestedFile[]): WorkAnswer {
   return { kind: "encode", frames: frames.subarray(0, at), contents: files.length, decodedBytes, faults };
 }
 
+function pieceBytes(rawBytes: number): number {
+  return Math.min(PIECE_BYTES_MAX, Math.max(PIECE_BYTES_MIN, rawBytes));
+}
+
 /** Compresses a content into one zstd frame that says how long it is. */
 export function compress(raw: Uint8Array): Buffer {
   return zstdCompressSync(raw, {
-    chunkSize: Math.min(PIECE_BYTES_MAX, Math.max(PIECE_BYTES_MIN, raw.length)),
+    chunkSize: pieceBytes(raw.length),
     pledgedSrcSize: raw.length,
     params: {
       [zlibConstants.ZSTD_c_compressionLevel]: ZSTD_LEVEL,
       [zlibConstants.ZSTD_c_contentSizeFlag]: 1,
     },
   });
+}
+
+/**
+ * Gives memory back at once: left to the collector, some fifty megabytes of it pile up in each thread before it looks at
+ * them. Nobody may use the bytes any more. `asked`: how much was asked for; what is small comes out of Node's pool, which
+ * others use, and stays.
+ */
+export function giveBack(bytes: Buffer, asked: number): void {
+  if (asked >= Buffer.poolSize && bytes.buffer instanceof ArrayBuffer) bytes.buffer.transfer(0);
 }
 
 /** The file is not the one that the directory was read with. */

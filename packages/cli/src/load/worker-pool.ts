@@ -8,6 +8,8 @@ import { carryOut, type WorkAnswer, type WorkOrder } from "./work.ts";
 export const WORKER_ARGUMENT = "--lockstep-load-worker";
 
 const THREADS_MAX = 4;
+/** A thread keeps next to nothing: with much room for what is new it would only fill that room. */
+const YOUNG_MEBIBYTES = 2;
 
 /**
  * A few threads that read, digest and compress. Each gets its next order while it still works on the one before, so
@@ -20,7 +22,12 @@ export class WorkerPool {
   /** With no threads at all the orders are carried out at once, which is quicker for a handful of files. */
   constructor(threads: number = Math.min(THREADS_MAX, availableParallelism())) {
     for (let index = 0; index < threads; index++) {
-      const worker = new Worker(programFile(), { argv: [WORKER_ARGUMENT], stdout: false, stderr: false });
+      const worker = new Worker(programFile(), {
+        argv: [WORKER_ARGUMENT],
+        stdout: false,
+        stderr: false,
+        resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MEBIBYTES },
+      });
       const waiting: ((answer: WorkAnswer | Error) => void)[] = [];
       worker.on("message", (answer: WorkAnswer) => waiting.shift()?.(answer));
       const fail = (error: Error) => {
@@ -53,7 +60,7 @@ export class WorkerPool {
     return new Promise((resolve, reject) => {
       waiting.push((answer) => (answer instanceof Error ? reject(answer) : resolve(answer)));
       worker.ref();
-      worker.postMessage(order);
+      worker.postMessage(order, order.kind === "encode" && order.room !== undefined ? [order.room] : []);
     });
   }
 

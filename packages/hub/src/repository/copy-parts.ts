@@ -10,13 +10,18 @@ const TRAILER = Buffer.from([0xff, 0xff]);
 const ROW_HEAD_BYTES = 2 + 4 + 8 + 4 + 4 + 4;
 /** Small rows are gathered up to this size: one message each would cost more than the bytes. */
 const GATHER_BYTES = 64 * 1024;
+/**
+ * How much may wait for the database. It takes rows in while the hub decodes the next contents; were nothing to wait, the
+ * one would stand still while the other works.
+ */
+const WAITING_BYTES = 4 * 1024 * 1024;
 /** From this size on bytes go out as they are: copying them would cost more than a message. */
 const DIRECT_BYTES = 16 * 1024;
 
 /**
  * Rows of content_part on their way into the database, by one binary COPY.
  *
- * Each `row` waits while the database takes no more, and that is what holds back whoever feeds us. The connection can
+ * Each `row` waits while too much waits for the database, and that is what holds back whoever feeds us. The connection can
  * do nothing else until `finish` or `abort`; after either it is in its transaction as after any other statement.
  */
 export class PartsCopy {
@@ -28,7 +33,9 @@ export class PartsCopy {
 
   constructor(client: pg.PoolClient) {
     this.#stream = client.query(
-      copyFrom("copy content_part (content, seq, bytes) from stdin (format binary)"),
+      copyFrom("copy content_part (content, seq, bytes) from stdin (format binary)", {
+        highWaterMark: WAITING_BYTES,
+      }),
     );
     // Stays for the life of the stream: an error that comes between two rows must not end the process.
     this.#stream.on("error", (error: Error) => {
@@ -42,7 +49,7 @@ export class PartsCopy {
     return this.#bytes;
   }
 
-  /** Writes one row of the content with this id. The bytes must not change until it returns. */
+  /** Writes one row of the content with this id. The bytes must not change any more. */
   async row(content: number, seq: number, bytes: Uint8Array): Promise<void> {
     if (bytes.length > PART_BYTES) throw new RangeError(`a part of ${bytes.length} bytes`);
     const head = Buffer.allocUnsafe(ROW_HEAD_BYTES);
