@@ -3,23 +3,17 @@ import { appendFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
 const [modules, connectionString, concurrency, how] = process.argv.slice(2);
-const { run } = createRequire(`${modules}/`)("graphile-worker");
+const { Logger, run } = createRequire(`${modules}/`)("graphile-worker");
 const batched = how === "batched";
 await run({
   connectionString,
   noHandleSignals: true,
-  logger: {
-    scope: () => ({ error() {}, warn() {}, info() {}, debug() {} }),
-    error() {},
-    warn() {},
-    info() {},
-    debug() {},
-  },
+  logger: new Logger(() => () => {}),
   preset: {
     worker: {
       connectionString,
       concurrentJobs: Number(concurrency),
-      maxPoolSize: Number(concurrency) + 4,
+      maxPoolSize: Number(concurrency) + 2,
       ...(batched
         ? {
             localQueue: { size: Math.max(50, Number(concurrency) * 4) },

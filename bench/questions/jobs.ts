@@ -18,6 +18,8 @@ const JOBS = 3_000;
 const LATENCY_JOBS = 100;
 const WORKERS = [1, 4, 16];
 const ROUNDS = 3;
+/** Whoever completes nothing for so long is not measured, but broken. */
+const STALLED_MS = 30_000;
 const PEERS = { "graphile-worker": "0.18.0", "pg-boss": "12.38.0" };
 const PROGRAMS = resolve(import.meta.dirname, "../peers");
 const MODULES = resolve(import.meta.dirname, "../../.cache/bench/peers");
@@ -27,7 +29,7 @@ interface Contestant {
   /** Puts jobs in, without a worker. */
   enqueue(count: number, mark: string | null): Promise<void>;
   /** Starts the worker; resolves when it works. */
-  work(concurrency: number): Promise<{ stop(): Promise<void> }>;
+  work(concurrency: number): Promise<AsyncDisposable>;
   /** Jobs that are not done. */
   left(): Promise<number>;
   clear(): Promise<void>;
@@ -39,6 +41,7 @@ export function run(): Promise<Report> {
     const postgres = await startEmbeddedPostgres({
       dataDirectory: join(directory, "postgres"),
       log: silentLogger,
+      settings: { max_connections: "200" },
     });
     const admin = new pg.Client(postgres.adminAddress);
     await admin.connect();
@@ -48,15 +51,19 @@ export function run(): Promise<Report> {
         const { host, port, user, password } = postgres.adminAddress as unknown as Record<string, string>;
         return `postgres://${user}:${encodeURIComponent(password ?? "")}@/${database}?host=${encodeURIComponent(host ?? "")}&port=${port}`;
       };
-      const contestants = [
-        await graphile(await url("graphile"), "single"),
-        await graphile(await url("graphile_batched"), "batched"),
-        await boss(await url("boss")),
-        await ours(directory, await url("lockstep")),
-      ];
-      const report = await measure(directory, contestants);
-      for (const contestant of contestants) await contestant.end();
-      return report;
+      await using ending = new AsyncDisposableStack();
+      const contestants: Ending[] = [];
+      for (const enter of [
+        async () => graphile(await url("graphile"), "single"),
+        async () => graphile(await url("graphile_batched"), "batched"),
+        async () => boss(await url("boss")),
+        async () => ours(directory, await url("jobs")),
+      ]) {
+        const contestant = await enter();
+        ending.defer(() => contestant.end());
+        contestants.push(contestant);
+      }
+      return await measure(directory, contestants);
     } finally {
       await admin.end();
       await postgres.stop();
@@ -171,7 +178,7 @@ Queue = '\\BENCH'
 InternalSlots = ${concurrency}
 
 [Service]
-Plugins = ["${join(PROGRAMS, "noop.plugin.mjs")}"]
+Plugins = ["${join(PROGRAMS, "noop.internal.mjs")}"]
 StateDirectory = "${join(directory, "state")}"
 
 [FileLogWriter]
@@ -183,7 +190,7 @@ Enabled = false
       );
       const [program, args] = lockstep("service", "run", "--config", file);
       const child = spawn(program, args, { stdio: ["ignore", "ignore", "inherit"] });
-      return { stop: () => end(child) };
+      return { [Symbol.asyncDispose]: () => end(child) };
     },
     left: () => count(pool, "select count(*) from job_step where state <> 'finished'"),
     clear: async () => {
@@ -205,14 +212,13 @@ async function measure(directory: string, contestants: readonly Ending[]): Promi
         process.stderr.write(`  ${workers} workers, round ${round + 1}/${ROUNDS}: ${contestant.name}\n`);
         await contestant.clear();
         await contestant.enqueue(JOBS, null);
-        const worker = await contestant.work(workers);
+        await using _worker = await contestant.work(workers);
         const key = `${contestant.name}, ${workers}`;
         const wallMs = await drain(contestant);
         const samples = rates.get(key) ?? [];
         samples.push({ wallMs, cpuMs: null, peakBytes: null });
         rates.set(key, samples);
         if (round === ROUNDS - 1) latencies.set(key, await latency(directory, contestant));
-        await worker.stop();
       }
   const perSecond = (name: string, workers: number) =>
     1000 / median((rates.get(`${name}, ${workers}`) ?? []).map((sample) => sample.wallMs));
@@ -262,9 +268,13 @@ async function measure(directory: string, contestants: readonly Ending[]): Promi
 /** Milliseconds for one job while many are worked off: counted from the first look that finds some done. */
 async function drain(contestant: Contestant): Promise<number> {
   let began: { at: number; left: number } | null = null;
+  let last = { left: JOBS, at: performance.now() };
   for (;;) {
     const left = await contestant.left();
     const at = performance.now();
+    if (left < last.left) last = { left, at };
+    else if (at - last.at > STALLED_MS)
+      throw new Error(`${contestant.name} does not go on: ${left} jobs left`);
     if (began === null && left < JOBS) began = { at, left };
     if (left === 0 && began !== null) return (at - began.at) / Math.max(1, began.left);
     await new Promise((done) => setTimeout(done, 5));
@@ -285,7 +295,7 @@ async function latency(directory: string, contestant: Contestant): Promise<numbe
   return found;
 }
 
-async function startWorker(program: string, ...args: string[]): Promise<{ stop(): Promise<void> }> {
+async function startWorker(program: string, ...args: string[]): Promise<AsyncDisposable> {
   const child = spawn(process.execPath, [join(PROGRAMS, program), MODULES, ...args], {
     stdio: ["ignore", "pipe", "inherit"],
   });
@@ -293,7 +303,7 @@ async function startWorker(program: string, ...args: string[]): Promise<{ stop()
     child.stdout.once("data", () => working());
     child.once("close", (status) => failed(new Error(`${program} ended with ${status}`)));
   });
-  return { stop: () => end(child, "SIGKILL") };
+  return { [Symbol.asyncDispose]: () => end(child, "SIGKILL") };
 }
 
 async function end(child: ChildProcess, signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
