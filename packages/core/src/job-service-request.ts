@@ -108,8 +108,9 @@ function chooseWait(
 }
 
 /**
- * How many more steps can be taken: the free slots, and as many again that lie ready when one ends. Requests that are
- * open may still bring what they asked for.
+ * How many more steps can be taken: the free slots, and some that lie ready when one ends: as many again, more where
+ * steps are so short that the slots ran dry between two answers. Requests that are open may still bring what they asked
+ * for.
  */
 function chooseWant(draft: Draft, options: ServiceQueueOptions): SlotCount {
   const { state } = draft;
@@ -127,9 +128,13 @@ function chooseWant(draft: Draft, options: ServiceQueueOptions): SlotCount {
     room -= want.internal + want.external;
   }
   const { slots } = options;
-  const share = Math.min(1, options.requestQueueLimit / Math.max(1, slots.internal + slots.external));
+  const wished = {
+    internal: slots.internal === 0 ? 0 : Math.max(slots.internal, state.ahead.internal),
+    external: slots.external === 0 ? 0 : Math.max(slots.external, state.ahead.external),
+  };
+  const share = Math.min(1, options.requestQueueLimit / Math.max(1, wished.internal + wished.external));
   const capacity = (kind: keyof SlotCount) => {
-    const all = slots[kind] + Math.floor(slots[kind] * share);
+    const all = slots[kind] + Math.floor(wished[kind] * share);
     return Math.max(0, Math.min(all - taken[kind], WANT_MAX));
   };
   const want = shareRoom(

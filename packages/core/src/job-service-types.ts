@@ -59,6 +59,8 @@ export interface Held {
   /** The open request that carries the result; null: none. */
   readonly resultIn: number | null;
   readonly endedAt: number;
+  /** When it arrived; of a former run: 0. */
+  readonly arrivedAt: number;
   readonly journal: "none" | "asked" | "safe";
   /** Was told to stop so that it can be given back. */
   readonly givingBack: boolean;
@@ -108,6 +110,8 @@ export interface ServiceQueue {
    * rests: a proxy, or a hub that does not wait, must not be asked without a pause.
    */
   readonly hollow: { readonly count: number; readonly restUntil: number } | null;
+  /** How many steps of each kind are fetched ahead of the free slots, so that short ones need no round trip each. */
+  readonly ahead: SlotCount;
   /** Results could not be written down; the next try is at this time. Until then no step begins. */
   readonly journalRetryAt: number | null;
   readonly updating: boolean;

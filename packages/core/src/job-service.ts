@@ -46,6 +46,9 @@ const JOURNAL_RETRY_MS = 5000;
 const HOLLOW_MS = 1000;
 const REST_FIRST_MS = 20;
 const REST_MS_MAX = 5000;
+const AHEAD_MAX = 256;
+/** A fetched step that has waited longer than this was fetched too early: another time it stays with the hub. */
+const AHEAD_WAIT_MS = 500;
 
 /** A queue that begins, with the results that a former run of the service left behind. */
 export function startServiceQueue(left: readonly ServiceResult[]): ServiceQueue {
@@ -60,6 +63,7 @@ export function startServiceQueue(left: readonly ServiceResult[]): ServiceQueue 
     drain: null,
     away: null,
     hollow: null,
+    ahead: { internal: 0, external: 0 },
     journalRetryAt: null,
     updating: false,
     replaced: false,
@@ -79,6 +83,7 @@ function leftover(result: ServiceResult): Held {
     resultBytes: JSON.stringify(result).length,
     resultIn: null,
     endedAt: 0,
+    arrivedAt: 0,
     journal: "safe",
     givingBack: false,
   };
@@ -95,7 +100,7 @@ export function stepServiceQueue(
   expire(draft, now);
   take(draft, event, now);
   drainFurther(draft, now);
-  beginSteps(draft, options);
+  beginSteps(draft, now, options);
   writeDown(draft, now, options);
   sendNext(draft, now, options);
   tellDrained(draft);
@@ -235,9 +240,10 @@ function takeAnswer(draft: Draft, request: OpenRequest, answer: ServiceAnswer, n
       ...(confirmed.has(held.claim) ? { startSaid: "known" as const } : {}),
     });
   if (now >= leaseUntil - leaseMarginMs(answer.leaseMs)) return;
+  fetchFurtherAhead(draft, request, answer.steps);
   for (const step of answer.steps)
     if (!draft.held.has(step.claim) && !draft.stopping.has(step.claim))
-      draft.held.set(step.claim, received(step, leaseUntil));
+      draft.held.set(step.claim, received(step, leaseUntil, now));
 }
 
 function restAfter(
@@ -260,7 +266,20 @@ function restAfter(
   };
 }
 
-function received(step: ServiceStep, leaseUntil: number): Held {
+/** The hub had all that was asked for, and meanwhile the slots ran dry: twice as many the next time. */
+function fetchFurtherAhead(draft: Draft, { want }: OpenRequest, steps: readonly ServiceStep[]): void {
+  for (const kind of ["internal", "external"] as const) {
+    if (want[kind] === 0 || steps.filter(({ execution }) => execution === kind).length < want[kind]) continue;
+    if ([...draft.held.values()].some(({ stage, step }) => stage === "queued" && step?.execution === kind))
+      continue;
+    draft.state.ahead = {
+      ...draft.state.ahead,
+      [kind]: Math.min(AHEAD_MAX, Math.max(want[kind], draft.state.ahead[kind] * 2)),
+    };
+  }
+}
+
+function received(step: ServiceStep, leaseUntil: number, now: number): Held {
   return {
     claim: step.claim,
     id: step.id,
@@ -272,6 +291,7 @@ function received(step: ServiceStep, leaseUntil: number): Held {
     resultBytes: 0,
     resultIn: null,
     endedAt: 0,
+    arrivedAt: now,
     journal: "none",
     givingBack: false,
   };
@@ -334,7 +354,7 @@ function drainFurther(draft: Draft, now: number): void {
   }
 }
 
-function beginSteps(draft: Draft, options: ServiceQueueOptions): void {
+function beginSteps(draft: Draft, now: number, options: ServiceQueueOptions): void {
   const { state } = draft;
   for (const held of draft.held.values())
     if (held.stage === "confirming" && held.startSaid === "known") {
@@ -358,6 +378,8 @@ function beginSteps(draft: Draft, options: ServiceQueueOptions): void {
     if (step === null || isUpdate(held)) continue;
     if (used[step.execution] >= options.slots[step.execution]) continue;
     used[step.execution] += 1;
+    if (now - held.arrivedAt > AHEAD_WAIT_MS)
+      state.ahead = { ...state.ahead, [step.execution]: Math.floor(state.ahead[step.execution] / 2) };
     if (step.onCrash === "freeze") change(draft, held, { stage: "confirming" });
     else {
       change(draft, held, { stage: "running" });
