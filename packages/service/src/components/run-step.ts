@@ -1,4 +1,5 @@
-import { chmod, mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdirSync, mkdtempSync } from "node:fs";
+import { chmod, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type Clock, systemClock } from "@lockstep/platform";
 import {
@@ -104,8 +105,7 @@ async function runTask(
   mask.hide(...hiddenNames(task.parameters, step.hidden).map((name) => step.parameters[name]));
   const parameters = checkParameters(task.parameters, step.parameters, step);
   const log = maskedLog(options.log, mask);
-  await mkdir(options.directory, { recursive: true, mode: 0o700 });
-  const directory = await mkdtemp(join(options.directory, `step-${step.id}-`));
+  const directory = new PrivateDirectory(options.directory, step.id);
   let isLeft = false;
   try {
     const running = startTask(task, {
@@ -113,7 +113,9 @@ async function runTask(
       parameters,
       signal,
       log,
-      directory,
+      get directory() {
+        return directory.path();
+      },
       service: options.service,
       hub: options.hub,
       environment: options.environment ?? {},
@@ -138,9 +140,32 @@ async function runTask(
     // A plug-in may return anything.
     return isResult(result) ? result : { kind: "error", message: "the task gave no result", permanent: true };
   } finally {
-    await removeDirectory(directory).catch((error: unknown) =>
-      log.warn(`the private directory ${directory} could not be removed: ${String(error)}`),
-    );
+    await directory
+      .remove()
+      .catch((error: unknown) => log.warn(`the private directory could not be removed: ${String(error)}`));
+  }
+}
+
+/** A directory for one run of a step. Most steps never ask for theirs, and making one costs more than many of them. */
+class PrivateDirectory {
+  readonly #parent: string;
+  readonly #step: number;
+  #path: string | null = null;
+
+  constructor(parent: string, step: number) {
+    this.#parent = parent;
+    this.#step = step;
+  }
+
+  path(): string {
+    if (this.#path !== null) return this.#path;
+    mkdirSync(this.#parent, { recursive: true, mode: 0o700 });
+    this.#path = mkdtempSync(join(this.#parent, `step-${this.#step}-`));
+    return this.#path;
+  }
+
+  async remove(): Promise<void> {
+    if (this.#path !== null) await removeDirectory(this.#path);
   }
 }
 

@@ -9,7 +9,7 @@ export interface LogWriter {
   warning(message: string, fields?: LogFields): void;
   serious(message: string, fields?: LogFields): void;
   /**
-   * Opens the log of one try of a step (`JobLogs/<first 4 of id>/Job_<id>_<date>_<time>.log`) and writes the start line.
+   * Opens the log of one try of a step (`JobLogs/<first 4 of the id in 8 digits>/Job_<id>_<date>_<time>.log`) and writes the start line.
    * Close it by `end`.
    */
   openStep(step: LoggedStep): StepLogFile;

@@ -99,7 +99,7 @@ test("hidden parameters are in neither log, wherever they turn up; long ones are
   });
   await world.log.close();
   assert.ok(stepLog.path !== null);
-  assert.match(stepLog.path, /JobLogs\/1234\/Job_123456_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{3}\.log$/);
+  assert.match(stepLog.path, /JobLogs\/0012\/Job_123456_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{3}\.log$/);
   const own = await readWhenWritten(stepLog.path, "wrong:");
   const main = (await world.lines()).join("\n");
   for (const text of [own, main]) {
