@@ -6,14 +6,14 @@ import { copyTree } from "./story-tree.ts";
 
 /**
  * Every call of node:fs on an installation, in either process of `lockstep update`, lets itself fail with an error of the
- * system. Finer than strace for that: also calls that only look are struck, and the counts are the same in every run.
+ * system. Finer than strace for that: also calls that only look are struck, and each is found again in another run.
  */
 export interface FaultPoint {
   readonly process: "command" | "updater";
-  /** The how-manieth call of that process on the installation. */
+  /** The how-manieth of this name on this path in that process. */
   readonly call: number;
   readonly name: string;
-  /** Relative to the installation. */
+  /** Relative to the installation, without what is drawn anew in each run. */
   readonly path: string;
 }
 
@@ -30,7 +30,7 @@ const PRELOAD = pathToFileURL(`${import.meta.dirname}/fs-faults.mjs`).href;
 /** The calls of an undisturbed update. */
 export async function listFaultPoints(product: Product): Promise<FaultPoint[]> {
   const { log } = placesOf(product);
-  const { status, stderr } = await run(product, "command", 0, "");
+  const { status, stderr } = await run(product, { process: "command", call: 0, name: "", path: "" }, "");
   if (status !== 0) throw new Error(`the undisturbed update ended with ${status}: ${stderr}`);
   const lines = fs.readFileSync(log, "utf8").trimEnd().split("\n");
   return lines.map((line) => {
@@ -58,7 +58,7 @@ export interface FaultOutcome {
  */
 export async function tryFault(product: Product, point: FaultPoint, code: string): Promise<FaultOutcome> {
   const { root, log } = placesOf(product);
-  const ended = await run(product, point.process, point.call, code);
+  const ended = await run(product, point, code);
   const struck = fs.existsSync(log) && fs.readFileSync(log, "utf8").startsWith("struck");
   try {
     const claim = judgeClaim(product, root, ended);
@@ -75,12 +75,7 @@ function placesOf(product: Product): { root: string; log: string } {
   };
 }
 
-async function run(
-  product: Product,
-  process: FaultPoint["process"],
-  call: number,
-  code: string,
-): Promise<Ended> {
+async function run(product: Product, point: FaultPoint, code: string): Promise<Ended> {
   const { root, log } = placesOf(product);
   fs.rmSync(root, { recursive: true, force: true });
   fs.rmSync(log, { force: true });
@@ -89,7 +84,7 @@ async function run(
     env: {
       ...product.environment,
       NODE_OPTIONS: `--import ${PRELOAD}`,
-      LOCKSTEP_FAULT: JSON.stringify({ root, process, call, code, log }),
+      LOCKSTEP_FAULT: JSON.stringify({ ...point, root, code, log }),
     },
   });
 }
