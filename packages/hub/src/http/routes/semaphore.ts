@@ -41,9 +41,16 @@ export function registerSemaphore(app: HubServer, services: HubServices): void {
       const { after, wait } = request.query;
       if (after !== undefined && wait !== undefined && wait > 0 && semaphore.value.revision === after) {
         const gone = new AbortController();
-        request.raw.socket.once("close", () => gone.abort());
+        const { socket } = request.raw;
+        const hangUp = () => gone.abort();
+        socket.once("close", hangUp);
         const waitMs = Math.min(wait, WAIT_SECONDS_MAX) * 1000;
-        await semaphore.waitForOther(after, waitMs, AbortSignal.any([gone.signal, services.stopping]));
+        try {
+          await semaphore.waitForOther(after, waitMs, AbortSignal.any([gone.signal, services.stopping]));
+        } finally {
+          // A connection serves many polls.
+          socket.off("close", hangUp);
+        }
       }
       const { value } = semaphore;
       if (value !== shown) {
