@@ -14,7 +14,7 @@ import type { Finding, Report } from "../report.ts";
  * one takes from the call that starts it until it runs. The peers are libraries that speak SQL from within the worker;
  * ours is a service that speaks HTTP to a hub, which keeps fencing tokens, leases, runs and processes besides.
  */
-const JOBS = 3_000;
+const JOBS = 2_000;
 const LATENCY_JOBS = 100;
 const WORKERS = [1, 4, 16];
 const ROUNDS = 3;
