@@ -1,15 +1,14 @@
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
 import { once } from "node:events";
 import { readFile, stat, writeFile } from "node:fs/promises";
 import { request as httpsRequest } from "node:https";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { promisify } from "node:util";
 import { silentLogger } from "@lockstep/platform";
 import { isLockstepError, type Setup } from "@lockstep/protocol";
 import { migrate, readMigrations } from "../../packages/hub/src/db/migrate.ts";
 import { type HubOptions, startHub } from "../../packages/hub/src/hub.ts";
+import { makeCertificate } from "../support/certificate.ts";
 import { usePostgres } from "../support/postgres.ts";
 import { load, loadAndSettle, loadStream, release, sendLoad } from "./support/release.ts";
 import { ask, askJson, codeOf } from "./support/requests.ts";
@@ -70,13 +69,7 @@ describe("the life of a hub", () => {
 
   test("with a certificate it serves HTTPS", async (t) => {
     const directory = await temporaryDirectory(t);
-    const [certFile, keyFile] = [join(directory, "cert.pem"), join(directory, "key.pem")];
-    await promisify(execFile)("openssl", [
-      ..."req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost".split(
-        " ",
-      ),
-      ...["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", keyFile, "-out", certFile],
-    ]);
+    const { certFile, keyFile } = await makeCertificate(directory);
     const hub = await startTestHub(t, server, { listen: "0.0.0.0:0", tls: { certFile, keyFile } });
     const { port } = new URL(hub.url);
     assert.match(hub.url, /^https:\/\/0\.0\.0\.0:/);

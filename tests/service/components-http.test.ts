@@ -1,13 +1,12 @@
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { promisify } from "node:util";
 import { LockstepError } from "@lockstep/protocol";
+import { makeCertificate } from "../support/certificate.ts";
 import { aStep, run, temporaryDirectory } from "./one-step.ts";
 
 interface Seen {
@@ -228,13 +227,7 @@ test("nobody there may be tried again; no JSON where some is wanted may not", as
 
 test("https needs a certificate that is trusted; a CA file makes one", async (t) => {
   const directory = await temporaryDirectory(t);
-  const [certFile, keyFile] = [join(directory, "cert.pem"), join(directory, "key.pem")];
-  await promisify(execFile)("openssl", [
-    ..."req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost".split(
-      " ",
-    ),
-    ...["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", keyFile, "-out", certFile],
-  ]);
+  const { certFile, keyFile } = await makeCertificate(directory);
   const plain = await serve(t, (_, response) => json(response, {}));
   const server = await serve(
     t,

@@ -1,10 +1,9 @@
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
 import { readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { promisify } from "node:util";
 import { LockstepError } from "@lockstep/protocol";
+import { makeCertificate } from "../support/certificate.ts";
 import { startSmtpServer } from "../support/smtp-server.ts";
 import { aStep, run, temporaryDirectory } from "./one-step.ts";
 
@@ -31,13 +30,7 @@ const send = (
 
 async function certificate(t: TestContext) {
   const directory = await temporaryDirectory(t);
-  const [certFile, keyFile] = [join(directory, "cert.pem"), join(directory, "key.pem")];
-  await promisify(execFile)("openssl", [
-    ..."req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost".split(
-      " ",
-    ),
-    ...["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", keyFile, "-out", certFile],
-  ]);
+  const { certFile, keyFile } = await makeCertificate(directory);
   return { certFile, tls: { cert: await readFile(certFile), key: await readFile(keyFile) } };
 }
 

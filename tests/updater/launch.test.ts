@@ -131,7 +131,7 @@ test("a program that is not there is an error by name", async (t) => {
 });
 
 test("without permission to write the program starts, and somebody else can update", async (t) => {
-  if (process.getuid?.() !== 0) t.skip("needs root to become somebody else");
+  if (process.getuid?.() !== 0) return t.skip("needs root to become somebody else");
   const world = await makeWorld(t);
   const directory = await behind(world);
   chmodSync(world.root, 0o755);

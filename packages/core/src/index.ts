@@ -45,5 +45,6 @@ export * from "./retention.ts";
 export * from "./revision.ts";
 export * from "./revision-layout.ts";
 export * from "./schedule.ts";
+export * from "./suggest.ts";
 export * from "./version.ts";
 export * from "./virtual-server.ts";

@@ -7,6 +7,7 @@ import {
   parseText,
 } from "./job-template-text.ts";
 import type { KeyPath } from "./module.ts";
+import { suggest } from "./suggest.ts";
 
 /**
  * A template is a process before it is started: steps, and which follow which. Whether it can ever run as meant is
@@ -309,15 +310,7 @@ function summarize(names: readonly string[], separator: string): string {
   return shown.join(separator);
 }
 
-/** `; did you mean "X"?` where a known name is the same but for case, or begins alike. */
 function near(name: string, known: Iterable<string>): string {
-  const wanted = name.toLowerCase();
-  const start = wanted.slice(0, 3);
-  let second: string | null = null;
-  for (const each of known) {
-    const lower = each.toLowerCase();
-    if (lower === wanted) return `; did you mean ${quote(each)}?`;
-    if (second === null && start.length >= 3 && lower.startsWith(start)) second = each;
-  }
-  return second === null ? "" : `; did you mean ${quote(second)}?`;
+  const meant = suggest(name, [...known]);
+  return meant === null ? "" : `; did you mean ${quote(meant)}?`;
 }

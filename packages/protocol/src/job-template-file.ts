@@ -1,11 +1,10 @@
-import { checkTemplate, type KeyPath } from "@lockstep/core";
-import { parse, TomlError } from "smol-toml";
+import { checkTemplate, type KeyPath, suggest } from "@lockstep/core";
 import { type TSchema, Type } from "typebox";
 import { Compile } from "typebox/compile";
 import { type JobTemplate, TemplateSchema, TemplateStepSchema } from "./api-jobs.ts";
 import { closed } from "./api-values.ts";
 import { type Fault, LockstepError } from "./errors.ts";
-import { TomlLines } from "./toml-lines.ts";
+import { readToml, type TomlLines } from "./toml-lines.ts";
 
 /**
  * Templates of processes as files (docs/reference/job-template.md): TOML, or JSON with the same members, which is also
@@ -13,10 +12,11 @@ import { TomlLines } from "./toml-lines.ts";
  */
 export function parseTemplateFile(text: string, fileName: string): JobTemplate {
   const isJson = /^\s*\{/.test(text);
-  const document = isJson ? parseJson(text, fileName) : parseToml(text, fileName);
+  const { document, lines } = isJson
+    ? { document: parseJson(text, fileName), lines: null }
+    : parseToml(text, fileName);
   const faults = findTemplateFaults(document);
   if (faults.length === 0) return document as JobTemplate;
-  const lines = isJson ? null : new TomlLines(text);
   const placed = faults
     .map((fault) => ({ ...fault, line: lines?.lineOf(fault.at) ?? 0 }))
     .sort((a, b) => a.line - b.line);
@@ -145,11 +145,8 @@ const NOT_A_PARAMETER =
   "; a name is letters, digits and _, and it has required, default, hidden and description";
 
 function hint(name: string, known: readonly string[]): string {
-  const wanted = name.toLowerCase();
-  const near =
-    known.find((each) => each.toLowerCase() === wanted) ??
-    known.find((each) => each.toLowerCase().startsWith(wanted.slice(0, 4)));
-  return near === undefined ? `; known here: ${known.join(", ")}` : `; did you mean ${near}?`;
+  const meant = suggest(name, known);
+  return meant === null ? `; known here: ${known.join(", ")}` : `; did you mean ${meant}?`;
 }
 
 /** `steps[2] "Copy".onSuccess[1]: `, lists counted from 1 as people count, steps with their names. */
@@ -181,15 +178,11 @@ function parseJson(text: string, fileName: string): unknown {
   }
 }
 
-function parseToml(text: string, fileName: string): unknown {
-  try {
-    return plain(parse(text));
-  } catch (cause) {
-    if (!(cause instanceof TomlError)) throw cause;
-    const problem = cause.message.split("\n")[0]?.replace(/^Invalid TOML document: /, "") ?? "not TOML";
-    const where = `${fileName}:${cause.line}:${cause.column}`;
-    throw templateInvalid(`the template ${fileName}`, [{ where, problem }], cause);
-  }
+function parseToml(text: string, fileName: string): { document: unknown; lines: TomlLines } {
+  const read = readToml(text);
+  if (read.kind === "document") return { document: plain(read.value), lines: read.lines };
+  const where = `${fileName}:${read.line}:${read.column}`;
+  throw templateInvalid(`the template ${fileName}`, [{ where, problem: read.problem }], read.cause);
 }
 
 /** TOML has dates, which JSON has not; they travel as the text in which they were written. */

@@ -12,10 +12,10 @@ import {
   parsePackageName,
   parseRoleName,
   type RoleDeclaration,
+  suggest,
 } from "@lockstep/core";
-import { parse, TomlError } from "smol-toml";
 import { LockstepError } from "./errors.ts";
-import { TomlLines } from "./toml-lines.ts";
+import { readToml } from "./toml-lines.ts";
 
 /** The name of a module description beside the files of the module. It is not loaded as a file of the product. */
 export const MODULE_FILE_NAME = "module.toml";
@@ -29,17 +29,14 @@ const FORMAT = 1;
  * else can be told), unknown keys, values of the wrong kind, and all that checkModule of core finds.
  */
 export function parseModuleFile(text: string, fileName: string = MODULE_FILE_NAME): ModuleDescription {
-  let document: unknown;
-  try {
-    document = parse(text);
-  } catch (cause) {
-    if (!(cause instanceof TomlError)) throw cause;
-    const problem = cause.message.split("\n")[0]?.replace(/^Invalid TOML document: /, "") ?? "not TOML";
-    throw invalid(fileName, [{ where: `${fileName}:${cause.line}:${cause.column}`, problem }], cause);
+  const read = readToml(text);
+  if (read.kind === "fault") {
+    const { line, column, problem, cause } = read;
+    throw invalid(fileName, [{ where: `${fileName}:${line}:${column}`, problem }], cause);
   }
+  const { value: document, lines } = read;
   const reader = new Reader();
   const module = readModule(reader, reader.table(document, []));
-  const lines = new TomlLines(text);
   const faults = [...reader.faults, ...checkModule(module)]
     .map((fault) => ({ line: lines.lineOf(fault.at), fault }))
     .sort((a, b) => a.line - b.line);
@@ -202,8 +199,8 @@ class Reader {
   known(table: Table, keys: readonly string[]): void {
     for (const key of Object.keys(table.values)) {
       if (keys.includes(key)) continue;
-      const near = keys.find((known) => known.startsWith(key.slice(0, 3).toLowerCase()));
-      const meant = near === undefined ? `known here: ${keys.join(", ")}` : `did you mean ${near}?`;
+      const near = suggest(key, keys);
+      const meant = near === null ? `known here: ${keys.join(", ")}` : `did you mean ${near}?`;
       this.fault([...table.at, key], `is not a known key; ${meant}`);
     }
   }

@@ -1,4 +1,5 @@
 import type { KeyPath } from "@lockstep/core";
+import { parse, TomlError } from "smol-toml";
 
 /** Both counted from 1; the column in UTF-16 units, as editors count. */
 export interface TomlPlace {
@@ -180,4 +181,25 @@ const ESCAPES: Record<string, string> = { b: "\b", t: "\t", n: "\n", f: "\f", r:
 
 function keyOf(path: KeyPath): string {
   return JSON.stringify(path);
+}
+
+/** A TOML text as values with their lines, or the place where it stops being TOML: nothing else can be told then. */
+export type ReadToml =
+  | { readonly kind: "document"; readonly value: unknown; readonly lines: TomlLines }
+  | {
+      readonly kind: "fault";
+      readonly line: number;
+      readonly column: number;
+      readonly problem: string;
+      readonly cause: unknown;
+    };
+
+export function readToml(text: string): ReadToml {
+  try {
+    return { kind: "document", value: parse(text), lines: new TomlLines(text) };
+  } catch (cause) {
+    if (!(cause instanceof TomlError)) throw cause;
+    const problem = cause.message.split("\n")[0]?.replace(/^Invalid TOML document: /, "") ?? "not TOML";
+    return { kind: "fault", line: cause.line, column: cause.column, problem, cause };
+  }
 }

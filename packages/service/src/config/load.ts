@@ -2,9 +2,8 @@ import { readFile } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import type { KeyPath } from "@lockstep/core";
 import { hostName } from "@lockstep/platform";
-import { TomlLines } from "@lockstep/protocol/toml-lines";
+import { readToml } from "@lockstep/protocol/toml-lines";
 import { LockstepError } from "@lockstep/protocol/wire";
-import { parse, TomlError } from "smol-toml";
 import { buildConfig } from "./build.ts";
 import { checkAcross } from "./checks.ts";
 import type { ConfigValues } from "./parameters.ts";
@@ -27,16 +26,12 @@ export interface ParsedConfig {
 
 /** Reads the text of a configuration: TOML, known keys, values in range, and what must fit together. */
 export function parseServiceConfig(text: string): ParsedConfig {
-  let document: unknown;
-  try {
-    document = parse(text);
-  } catch (cause) {
-    if (!(cause instanceof TomlError)) throw cause;
-    const problem = cause.message.split("\n")[0]?.replace(/^Invalid TOML document: /, "") ?? "not TOML";
-    const fault = { severity: "error", line: cause.line, column: cause.column, key: "", problem } as const;
-    return { values: null, faults: [fault], place: () => [] };
+  const read = readToml(text);
+  if (read.kind === "fault") {
+    const { line, column, problem } = read;
+    return { values: null, faults: [{ severity: "error", line, column, key: "", problem }], place: () => [] };
   }
-  const lines = new TomlLines(text);
+  const { value: document, lines } = read;
   const place = (faults: readonly ValueFault[]) =>
     faults
       .map(({ severity, at, problem }) => ({ severity, ...lines.placeOf(at), key: formatKey(at), problem }))

@@ -1,4 +1,4 @@
-import type { KeyPath } from "@lockstep/core";
+import { type KeyPath, suggest } from "@lockstep/core";
 import {
   type ConfigValues,
   type Parameter,
@@ -9,7 +9,6 @@ import {
   type TableName,
 } from "./parameters.ts";
 import { isRecord } from "./record.ts";
-import { suggestKey } from "./suggest.ts";
 import type { ConfigFaultSeverity } from "./types.ts";
 
 /** A fault whose place in the text is not known yet. */
@@ -44,7 +43,7 @@ export function readValues(document: unknown): { values: ConfigValues; faults: V
 }
 
 function unknownTable(name: string): string {
-  const near = suggestKey(name, TABLE_NAMES);
+  const near = suggest(name, TABLE_NAMES);
   return `is no table of this file; ${near === null ? `there are ${TABLE_NAMES.join(", ")}` : `did you mean [${near}]?`}`;
 }
 
@@ -123,11 +122,11 @@ const REQUIRED_BECAUSE: Partial<Record<TableName, string>> = {
 const LOOKS_SECRET = /pass(word|wd|phrase)?$|^pwd$|secret|token|credential|(api|private)_?key/i;
 
 function unknownKey(table: TableName, key: string, keys: readonly string[]): string {
-  if (LOOKS_SECRET.test(key) && suggestKey(key, keys, 1) === null)
+  if (LOOKS_SECRET.test(key) && suggest(key, keys, 1) === null)
     return table === "HTTPAuthentication" || table === "JobProvider"
       ? `secrets never stand in this file; put it into a file of its own and name that by ${table === "JobProvider" ? "TokenFile" : "PasswordFile"}`
       : "secrets never stand in this file";
-  const near = suggestKey(key, keys);
+  const near = suggest(key, keys);
   if (near !== null) return `is not a parameter of [${table}]; did you mean ${near}?`;
   const home = TABLE_NAMES.find((name) => Object.hasOwn(TABLES[name].parameters, key));
   return home === undefined

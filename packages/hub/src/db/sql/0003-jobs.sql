@@ -238,7 +238,7 @@ create trigger job_step_inserted after insert on job_step referencing new table 
   for each statement execute function job_step_on_insert();
 
 -- An exchange says itself whom it has something for: most of what it makes ready it also gives out.
-create function job_step_on_ready() returns trigger
+create function job_wake_queue() returns trigger
 language plpgsql set search_path from current as $$
 begin
   perform pg_notify('lockstep_job', new.queue);
@@ -247,20 +247,14 @@ end
 $$;
 create trigger job_step_ready after update of state on job_step
   for each row when (new.state = 'ready' and old.state <> 'ready' and current_setting('lockstep.exchange', true) is distinct from 'on')
-  execute function job_step_on_ready();
+  execute function job_wake_queue();
 
 -- What a person decides about a server reaches it at once.
-create function job_server_on_change() returns trigger
-language plpgsql set search_path from current as $$
-begin
-  perform pg_notify('lockstep_job', new.queue);
-  return null;
-end
-$$;
 create trigger job_server_changed after update of paused_reason, disabled, no_auto_update, update_server on job_server
   for each row when ((old.paused_reason, old.disabled, old.no_auto_update, old.update_server)
     is distinct from (new.paused_reason, new.disabled, new.no_auto_update, new.update_server))
-  execute function job_server_on_change();
+  execute function job_wake_queue();
+
 -- What other servers wait for during an update: the queues of the same machine, an update server.
 create function job_server_on_revision() returns trigger
 language plpgsql set search_path from current as $$
