@@ -159,9 +159,14 @@ async function syncEach(paths: readonly string[], sync: (path: string) => void):
 /** Asks the system to write the whole file system of a path out. Only saves time, so it never fails. */
 function writeOut(path: string): Promise<void> {
   return new Promise((resolve) => {
-    const child = spawn("sync", ["-f", path], { stdio: "ignore", env: { PATH: "/usr/bin:/bin" } });
-    child.once("error", () => resolve());
-    child.once("close", () => resolve());
+    try {
+      const child = spawn("sync", ["-f", path], { stdio: "ignore", env: { PATH: "/usr/bin:/bin" } });
+      child.once("error", () => resolve());
+      child.once("close", () => resolve());
+    } catch {
+      // Too long a path, no memory.
+      resolve();
+    }
   });
 }
 

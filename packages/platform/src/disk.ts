@@ -77,8 +77,28 @@ export function isSameFile(a: FileStat, b: FileStat): boolean {
   return a.ino === b.ino && a.dev === b.dev;
 }
 
-/** The code of a system error (`ENOSPC`), or null when it is none. */
+/** The code of a system error (`ENOSPC`), or null when it is none: errors of Node and of ours have codes as well. */
 export function systemErrorCode(error: unknown): string | null {
-  if (!(error instanceof Error) || !("code" in error)) return null;
-  return typeof error.code === "string" ? error.code : null;
+  if (!(error instanceof Error) || !("code" in error) || typeof error.code !== "string") return null;
+  if (error.code === "" && "syscall" in error) return codeFromWords(error.message);
+  return /^E[A-Z0-9]+$/.test(error.code) ? error.code : null;
+}
+
+/** The words of the C library for what `rmSync` of Node 26 throws without a code: every error that it does not expect. */
+const WORDS: readonly (readonly [RegExp, string])[] = [
+  [/^[^']*no space left on device/i, "ENOSPC"],
+  [/^[^']*quota exceeded/i, "EDQUOT"],
+  [/^[^']*read-only file system/i, "EROFS"],
+];
+
+function codeFromWords(message: string): string {
+  return WORDS.find(([words]) => words.test(message))?.[1] ?? "EIO";
+}
+
+/** What systems say when a file can have no second name here: forbidden, unsupported, too many, elsewhere. */
+const NO_LINKS = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EXDEV"]);
+
+/** Whether an error says that a file can have no second name here (hard link). */
+export function isWithoutLinks(error: unknown): boolean {
+  return NO_LINKS.has(systemErrorCode(error) ?? "");
 }

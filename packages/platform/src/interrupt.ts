@@ -23,6 +23,12 @@ export interface SignalSource {
   off(signal: NodeJS.Signals, listener: (signal: NodeJS.Signals) => void): unknown;
 }
 
+/** The signal that came to this process first, whoever listened for it; null: none. For its exit status alone. */
+export function firstSignal(): NodeJS.Signals | null {
+  return first;
+}
+
+let first: NodeJS.Signals | null = null;
 const SAME_PRESS_MS = 1000;
 const NUMBERS: Partial<Record<NodeJS.Signals, number>> = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 };
 
@@ -43,6 +49,7 @@ export function listenForInterruption(
   const onSignal = (signal: NodeJS.Signals) => {
     if (received === null) {
       received = signal;
+      if (source === process) first ??= signal;
       receivedAt = monotonic();
       controller.abort(new LockstepError("INTERRUPTED", `stopped by ${signal}`));
     } else if (monotonic() - receivedAt > SAME_PRESS_MS) exit(signalExitStatus(signal));

@@ -1,7 +1,13 @@
+export * from "./asked-seed.ts";
 export * from "./job-history.ts";
+export { findLogFaults } from "./log-history.ts";
+export * from "./numbered-lines.ts";
 export * from "./prng.ts";
+export * from "./same-bytes.ts";
 export * from "./sim-agenda.ts";
 export * from "./sim-clock.ts";
 export * from "./sim-disk.ts";
+export * from "./sim-document-store.ts";
 export * from "./sim-network.ts";
 export * from "./sim-record-store.ts";
+export { makeZip, type ZipEntry } from "./zip.ts";
