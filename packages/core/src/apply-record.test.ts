@@ -27,7 +27,7 @@ const heads = fc.record(
   PLAIN,
 );
 /** The last letter keeps the names that Windows reserves (con, aux, nul) out. */
-const paths = fc.stringMatching(/^[a-z]{0,5}y(\/[a-zé ]{1,6}x){0,3}$/);
+const paths = fc.stringMatching(/^[a-z]{0,5}y(\/[a-zé ]{1,6}e){0,3}$/);
 const directories = fc.array(fc.record({ path: paths, mode: fc.integer({ min: 0, max: 0o777 }) }, PLAIN), {
   maxLength: 4,
 });

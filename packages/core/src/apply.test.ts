@@ -83,11 +83,36 @@ test("a file that becomes a directory makes way, and the directory is made after
   assert.deepEqual(pathsOf(change.entries), ["a/b/c", "a"]);
 });
 
+test("a file makes way for a directory of another spelling where the disk takes the two for one", () => {
+  const survey = surveyOf(["a"], true);
+  const spelled = { ...survey, at: new Map([...survey.at, ...surveyOf(["A"], true).at]) };
+  const plan = planChange(operationsOf(["+A/b", "-a"]), spelled);
+  assert.deepEqual(plan.kind === "change" && pathsOf(plan.change.makeLate), ["A"]);
+  assert.match(conflictsOf(["+A/b", "-a"], ["a", "A"]).join(), /A is a file that is not the product's/);
+});
+
 test("a directory that becomes a file is cleared from inside, when all in it is the product's or empty", () => {
   const change = planned(["+a", "-a/b/c"], ["a/", "a/b/", "a/b/c", "a/empty/"]);
   assert.deepEqual(pathsOf(change.clear), ["a/empty", "a/b", "a"]);
   assert.deepEqual(change.clear[0], { path: "a/empty", mode: 0o750 });
   assert.match(conflictsOf(["+a", "-a/b"], ["a/", "a/b", "a/mine"]).join(), /a: .*a\/mine/);
+});
+
+test("what is removed is known under the spelling that the disk lists", () => {
+  const survey = surveyOf(["a/", "a/A/", "a/A/c"], true);
+  const spelled = { ...survey, at: new Map([...survey.at, ...surveyOf(["a/a/", "a/a/c"], true).at]) };
+  const plan = planChange(operationsOf(["+a", "-a/a/c"]), spelled);
+  assert.deepEqual(plan.kind === "change" && pathsOf(plan.change.clear), ["a/A", "a"]);
+  // Another name of the very file that goes is a stranger's all the same: a hard link.
+  const one = surveyOf(["a/", "a/c", "a/mine"]);
+  const removed = one.at.get("a/c") ?? assert.fail();
+  const linked = planChange(operationsOf(["+a", "-a/c"]), {
+    ...one,
+    at: new Map(one.at).set("a/mine", removed),
+  });
+  assert.match(linked.kind === "conflict" ? (linked.conflicts[0]?.problem ?? "") : "", /a\/mine/);
+  // Where the disk tells the two apart, the other one is a stranger's.
+  assert.match(conflictsOf(["+a", "-a/a/c"], ["a/", "a/A/", "a/A/c", "a/a/", "a/a/c"]).join(), /a\/A\/c/);
 });
 
 test("strangers in the way are counted, not all named", () => {

@@ -1,5 +1,5 @@
 import type { FileMark } from "./file-mark.ts";
-import { findTwins } from "./path.ts";
+import { findTwins, foldPath } from "./path.ts";
 
 /**
  * An update that is all or nothing: what is decided before it begins.
@@ -110,10 +110,10 @@ export function parentOf(path: string): string {
 }
 
 /**
- * Plans a change. Every former file is planned as `linked`; who lays it out says so if it had to be copied. Operations must have been held against the path grammar. A removal of what is not there any more, or
- * is a directory by now, falls away: nothing of ours stands there. `restoring` says that all that is put stood side by
- * side on this very disk before, so that names need not be told apart for other disks. Returns all conflicts when there
- * are any.
+ * Plans a change. Every former file is planned as `linked`; who lays it out says so if it had to be copied. Operations
+ * must have been held against the path grammar. A removal of what is not there any more, or is a directory by now, falls
+ * away: nothing of ours stands there. `restoring` says that all that is put stood side by side on this very disk before,
+ * so that names need not be told apart for other disks. Returns all conflicts when there are any.
  */
 export function planChange(
   operations: readonly ApplyOperation[],
@@ -132,6 +132,7 @@ export function planChange(
   const makeLate = new Map<string, CommitDirectory>();
   const clear = new Map<string, CommitDirectory>();
   const entries: PlannedEntry[] = [];
+  const goesAt = spellings(goes, survey);
   const aliases = findAliases(operations, goes, survey);
   for (const operation of operations) {
     const { n, kind, path } = operation;
@@ -140,7 +141,7 @@ export function planChange(
         entries.push({ n, kind, path, former: "linked", formerPath: null });
       continue;
     }
-    const blocked = openTheWay(path, survey, goes, make, makeLate);
+    const blocked = openTheWay(path, survey, goesAt, make, makeLate);
     if (blocked !== null) {
       conflicts.push(blocked);
       continue;
@@ -150,7 +151,7 @@ export function planChange(
     if (standing?.kind === "other")
       conflicts.push({ path, problem: "a device, pipe or socket stands there" });
     if (standing?.kind === "directory") {
-      const strangers = clearTheWay(path, standing, survey, goes, clear);
+      const strangers = clearTheWay(path, standing, survey, goesAt, clear);
       if (strangers.length > 0) conflicts.push({ path, problem: describeStrangers(strangers) });
     }
     const former = standing?.kind === "file" || standing?.kind === "link" ? "linked" : "none";
@@ -193,7 +194,7 @@ function isRemovable(path: string, survey: Survey): boolean {
 function openTheWay(
   path: string,
   survey: Survey,
-  goes: ReadonlyMap<string, unknown>,
+  goesAt: ReadonlySet<string>,
   make: Map<string, CommitDirectory>,
   makeLate: Map<string, CommitDirectory>,
 ): ChangeConflict | null {
@@ -203,7 +204,7 @@ function openTheWay(
       const standing = survey.at.get(parent);
       if (standing?.kind === "directory") continue;
       if (standing === undefined) missing = make;
-      else if (goes.has(parent)) missing = makeLate;
+      else if (goesAt.has(spelling(parent, standing))) missing = makeLate;
       else {
         const what =
           standing.kind === "link" ? "a symbolic link" : `a ${standing.kind} that is not the product's`;
@@ -220,7 +221,7 @@ function clearTheWay(
   path: string,
   standing: Standing,
   survey: Survey,
-  goes: ReadonlyMap<string, unknown>,
+  goesAt: ReadonlySet<string>,
   clear: Map<string, CommitDirectory>,
 ): string[] {
   const inside = survey.inside.get(path) ?? [];
@@ -230,9 +231,21 @@ function clearTheWay(
     const found = survey.at.get(each);
     // Empty directories hold nothing that could be lost; whatever else is there must go with this very update.
     if (found?.kind === "directory") clear.set(each, { path: each, mode: found.mode });
-    else if (!goes.has(each)) strangers.push(each);
+    else if (!goesAt.has(spelling(each, found))) strangers.push(each);
   }
   return strangers;
+}
+
+/**
+ * What is removed, under whatever spelling: a disk that ignores case lists `a/A/c` where the product says `a/a/c`. The
+ * same spelling is another file where the disk tells them apart, so the identity counts as well.
+ */
+function spellings(goes: ReadonlyMap<string, unknown>, survey: Survey): ReadonlySet<string> {
+  return new Set([...goes.keys()].map((path) => spelling(path, survey.at.get(path))));
+}
+
+function spelling(path: string, standing: Standing | undefined): string {
+  return `${standing?.identity} ${foldPath(path)}`;
 }
 
 function describeStrangers(strangers: readonly string[]): string {

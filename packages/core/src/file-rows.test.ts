@@ -67,6 +67,7 @@ test("rows out of order, sizes beyond a number and modes beyond nine bits are re
     row("a", "1e3"),
     row("a").replaceAll("aaaa", "AAAA"),
     row("a").trimEnd(),
+    row("a\nb"),
   ])
     assert.equal(readRows(bad, 0, ""), null, bad);
 });

@@ -48,7 +48,8 @@ export function readRows(text: string, start: number, separator: "" | ","): Read
         ? (unescapePath(text, at + 1) ?? NO_PATH)
         : { path: text.slice(at + 2, plainEnd), end: plainEnd + 1 };
     if (text.charCodeAt(end) !== COMMA) return null;
-    if (path <= previous) return null;
+    // A line end may stand between rows alone, so the look at the whole text let it pass.
+    if (path <= previous || (plainEnd !== -1 && path.includes("\n"))) return null;
     previous = path;
     at = end;
 

@@ -1,6 +1,7 @@
 import { type EditsPolicy, parseEditsPolicy } from "./edits.ts";
 import { FILE_MODE_MAX, type FileEntry, isSha256, type Sha256 } from "./file.ts";
 import { formatRow, readRows } from "./file-rows.ts";
+import { readTransferSettings, type TransferSettings } from "./transfer-limits.ts";
 
 /**
  * InstallState.config (S24): what is installed in a directory, and where it comes from.
@@ -33,12 +34,16 @@ export interface InstallationHub {
   readonly caFile: string | null;
   /** File that holds the token, or null. The token itself never stands here. */
   readonly tokenFile: string | null;
+  /** Address of a relay that is asked before the hub; null or absent: none. */
+  readonly relay?: string | null;
 }
 
 export interface InstallationSettings {
   /** False stops automatic runs (launch, agent) in this installation; a manual update goes on (domain 1.7). */
   readonly autoUpdate: boolean;
   readonly edits: EditsPolicy;
+  /** Limits of its own for what it fetches; absent: those of the hub. */
+  readonly transfer?: TransferSettings;
 }
 
 export const INSTALL_STATE_FORMAT = "lockstep-install-state/1";
@@ -49,12 +54,23 @@ export function formatInstallState(state: InstallState): string {
   const head = {
     format: INSTALL_STATE_FORMAT,
     id: state.id,
-    hub: { url: state.hub.url, caFile: state.hub.caFile, tokenFile: state.hub.tokenFile },
+    hub: {
+      url: state.hub.url,
+      caFile: state.hub.caFile,
+      tokenFile: state.hub.tokenFile,
+      // Only where there is one: an older updater need not know of it.
+      ...(state.hub.relay ? { relay: state.hub.relay } : {}),
+    },
     roles: state.roles,
     rolesChosen: state.rolesChosen,
     packages: state.packages,
     packagesChosen: state.packagesChosen,
-    settings: { autoUpdate: state.settings.autoUpdate, edits: state.settings.edits },
+    settings: {
+      autoUpdate: state.settings.autoUpdate,
+      edits: state.settings.edits,
+      // Only where there are some: an older updater need not know of them.
+      ...(state.settings.transfer === undefined ? {} : { transfer: state.settings.transfer }),
+    },
     manifests: Object.fromEntries(
       Object.entries(state.manifests).toSorted(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)),
     ),
@@ -103,11 +119,12 @@ function parseSlowly(text: string, rows: FileEntry[] | null): ParsedInstallState
   const { id, hub, roles, rolesChosen, packages, packagesChosen, settings, manifests } = root;
   if (typeof id !== "string" || !/^[0-9a-f-]{36}$/.test(id)) return fault("id", "it is no UUID");
   if (!isObject(hub) || typeof hub.url !== "string") return fault("hub", "the address is missing");
-  const { caFile, tokenFile } = hub;
+  const { caFile, tokenFile, relay = null } = hub;
   if (caFile !== null && typeof caFile !== "string")
     return fault("hub.caFile", "it is neither text nor null");
   if (tokenFile !== null && typeof tokenFile !== "string")
     return fault("hub.tokenFile", "it is neither text nor null");
+  if (relay !== null && typeof relay !== "string") return fault("hub.relay", "it is neither text nor null");
   if (!isTexts(roles)) return fault("roles", "it is no list of names");
   if (!isTexts(rolesChosen)) return fault("rolesChosen", "it is no list of names");
   if (!isTexts(packages)) return fault("packages", "it is no list of names");
@@ -125,12 +142,16 @@ function parseSlowly(text: string, rows: FileEntry[] | null): ParsedInstallState
     kind: "state",
     state: {
       id,
-      hub: { url: hub.url, caFile, tokenFile },
+      hub: { url: hub.url, caFile, tokenFile, ...(relay === null ? {} : { relay }) },
       roles,
       rolesChosen,
       packages,
       packagesChosen,
-      settings: { autoUpdate: settings.autoUpdate, edits },
+      settings: {
+        autoUpdate: settings.autoUpdate,
+        edits,
+        ...(settings.transfer === undefined ? {} : { transfer: readTransferSettings(settings.transfer) }),
+      },
       manifests: manifests as Record<string, Sha256>,
       files,
     },

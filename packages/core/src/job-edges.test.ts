@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import fc from "fast-check";
-import { decideProcessState, followEdges, type JobSuccessor } from "./job-edges.ts";
+import { followEdges, type JobSuccessor } from "./job-edges.ts";
 import { decideLoss, decideResult, type JobStepEndOutcome } from "./job-step.ts";
 
 /** A process in memory, moved by the decisions alone: what the hub does in tables. */
@@ -94,11 +94,10 @@ function end(steps: Map<number, ModelStep>, step: ModelStep, outcome: JobStepEnd
 function stateOf(steps: Map<number, ModelStep>) {
   const all = [...steps.values()];
   const within = (...states: string[]) => all.some(({ state }) => states.includes(state));
-  return decideProcessState({
-    active: within("ready", "deferred", "loaded", "processing"),
-    stuck: within("frozen", "missing", "over-limit"),
-    failed: all.some(({ outcome, onError }) => outcome === "error" && onError.length === 0),
-  });
+  if (within("ready", "deferred", "loaded", "processing")) return "running";
+  if (within("frozen", "missing", "over-limit")) return "stuck";
+  const failed = all.some(({ outcome, onError }) => outcome === "error" && onError.length === 0);
+  return failed ? "failed" : "finished";
 }
 
 suite("what follows a step", () => {

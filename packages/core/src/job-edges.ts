@@ -105,19 +105,3 @@ function changeOf(
   if (delaySeconds > 0) return { ...change, state: "deferred", delayMs: delaySeconds * 1000 };
   return { ...change, state: "ready" };
 }
-
-export interface JobProcessSteps {
-  /** Ready, deferred, loaded or processing. */
-  readonly active: boolean;
-  /** Frozen, missing or over limit. */
-  readonly stuck: boolean;
-  /** Finished with an error that no error successor took over. */
-  readonly failed: boolean;
-}
-
-/** The state of a process, from its steps. */
-export function decideProcessState(steps: JobProcessSteps): "running" | "stuck" | "failed" | "finished" {
-  if (steps.active) return "running";
-  if (steps.stuck) return "stuck";
-  return steps.failed ? "failed" : "finished";
-}

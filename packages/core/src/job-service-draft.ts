@@ -1,3 +1,4 @@
+import { type HeldClaims, heldClaims } from "./job-service-held.ts";
 import type {
   Held,
   OpenRequest,
@@ -8,24 +9,25 @@ import type {
   StopReason,
 } from "./job-service-types.ts";
 
-/** One transition under way: a copy of the state that the parts of the decision change, and what is to be done. */
+/** One transition under way: the state, which the parts of the decision change, and what is to be done. */
 export interface Draft {
   readonly state: Writable<ServiceQueue>;
-  readonly held: Map<number, Held>;
+  readonly held: HeldClaims;
   readonly stopping: Map<number, "internal" | "external">;
   readonly effects: ServiceEffect[];
 }
 
 type Writable<T> = { -readonly [Key in keyof T]: T[Key] };
 
+/** The claims are changed where they are: a copy of hundreds for each of them would cost more than the decision. */
 export function openDraft(state: ServiceQueue): Draft {
-  const held = new Map(state.held);
-  const stopping = new Map(state.stopping);
+  const held = heldClaims(state);
+  const stopping = state.stopping instanceof Map ? state.stopping : new Map(state.stopping);
   return { state: { ...state, held, stopping }, held, stopping, effects: [] };
 }
 
 export function change(draft: Draft, held: Held, changes: Partial<Held>): void {
-  draft.held.set(held.claim, { ...held, ...changes });
+  draft.held.change(held, changes);
 }
 
 /** The claim is not ours any more, whatever we think of it: work on it stops, a result of it is of no use. */
@@ -47,8 +49,9 @@ export function giveBack(draft: Draft, held: Held, now: number, message: string)
 /** Work under way, whether the claim is still ours or not, by kind. */
 export function usedSlots(draft: Pick<ServiceQueue, "held" | "stopping">): SlotCount {
   const used = { internal: 0, external: 0 };
-  for (const { step, stage } of draft.held.values())
-    if (step !== null && (stage === "running" || stage === "confirming")) used[step.execution] += 1;
+  const held = heldClaims(draft);
+  for (const stage of ["running", "confirming"] as const)
+    for (const { step } of held.in(stage).values()) if (step !== null) used[step.execution] += 1;
   for (const execution of draft.stopping.values()) used[execution] += 1;
   return used;
 }

@@ -2,7 +2,6 @@ import { change, type Draft, usedSlots } from "./job-service-draft.ts";
 import type {
   Held,
   OpenRequest,
-  ServiceQueue,
   ServiceQueueOptions,
   ServiceRequest,
   SlotCount,
@@ -11,14 +10,23 @@ import type {
 /**
  * When the next exchange leaves, and what it says.
  *
- * At most two are open at once: one that waits at the hub for steps, and one that has something to say. The second makes
- * the hub end the first. While the second is under way, whatever piles up goes together in the next one: under load the
- * batches grow by themselves, and without load a result travels alone and at once.
+ * Usually at most two are open at once: one that waits at the hub for steps, and one that has something to say. The second
+ * makes the hub end the first. While the second is under way, whatever piles up goes together in the next one: under load
+ * the batches grow by themselves, and without load a result travels alone and at once. Where many have piled up, the next
+ * one leaves before the answer is there: the hub reads it while the database is at work on the one before.
  */
 const RESULTS_MAX = 1000;
 const RESULT_BYTES_MAX = 512 * 1024;
 const WANT_MAX = 1000;
 const WAIT_MS_MAX = 30_000;
+/** Requests with something to say that are open at once, and how many results make the second one worth its while. */
+const TELLING_MAX = 2;
+const MANY_RESULTS = 250;
+/**
+ * Steps that began later than this go untold in a request with results: most of them are over before the next one, and
+ * each start that is told is one more change of a row in the database. The request that waits tells all.
+ */
+const START_UNTOLD_MS = 50;
 /** How long the hub may take to answer what it can answer at once. */
 const ANSWER_MS_MIN = 5000;
 
@@ -34,20 +42,22 @@ export function leaseMarginMs(leaseMs: number): number {
 export function sendNext(draft: Draft, now: number, options: ServiceQueueOptions): void {
   const { state } = draft;
   if (state.replaced || (state.away !== null && state.away.retryAt !== null)) return;
-  if (state.open.some(({ waitMs }) => waitMs === 0)) return;
-  const all = [...draft.held.values()];
-  const results = takeResults(all);
+  let told = 0;
+  for (const { waitMs } of state.open) if (waitMs === 0) told += 1;
+  if (told >= TELLING_MAX || (told > 0 && draft.held.untold.size < MANY_RESULTS)) return;
+  const results = takeResults(draft.held.untold.values());
+  const beginning = [...draft.held.in("confirming").values(), ...draft.held.in("running").values()];
   const urgent =
     results.length > 0 ||
     state.speakUp ||
     !state.heard ||
-    all.some(({ stage, startSaid }) => stage === "confirming" && startSaid === null);
+    beginning.some(({ stage, startSaid }) => stage === "confirming" && startSaid === null);
   if (!urgent && (state.open.length > 0 || (state.hollow !== null && now < state.hollow.restUntil))) return;
-  const started = all.filter(
-    ({ stage, startSaid }) => (stage === "confirming" || stage === "running") && startSaid === null,
-  );
+  const waitMs = urgent ? 0 : chooseWait(draft, options);
+  const isToBeTold = ({ stage, begunAt }: Held) =>
+    waitMs > 0 || stage === "confirming" || now - begunAt >= START_UNTOLD_MS;
+  const started = beginning.filter((held) => held.startSaid === null && isToBeTold(held));
   const sequence = state.sequence + 1;
-  const waitMs = urgent ? 0 : chooseWait(state, all, options);
   const answerMs = Math.max(ANSWER_MS_MIN, Math.floor(state.leaseMs / 3));
   const margin = leaseMarginMs(state.leaseMs);
   const request: OpenRequest = {
@@ -85,11 +95,10 @@ function answeredUpTo(open: readonly OpenRequest[]): number {
   return Math.min(...open.map(({ sequence }) => sequence)) - 1;
 }
 
-function takeResults(all: readonly Held[]): Held[] {
+function takeResults(untold: Iterable<Held>): Held[] {
   const taken: Held[] = [];
   let bytes = 0;
-  for (const held of all) {
-    if (held.stage !== "ended" || held.resultIn !== null) continue;
+  for (const held of untold) {
     bytes += held.resultBytes;
     if (taken.length === RESULTS_MAX || (taken.length > 0 && bytes > RESULT_BYTES_MAX)) break;
     taken.push(held);
@@ -98,12 +107,8 @@ function takeResults(all: readonly Held[]): Held[] {
 }
 
 /** With work in hand there must be time for a second try before the lease ends. */
-function chooseWait(
-  state: Pick<ServiceQueue, "leaseMs">,
-  all: readonly Held[],
-  options: ServiceQueueOptions,
-): number {
-  const share = all.some(({ stage }) => stage !== "ended") ? 3 : 2;
+function chooseWait({ state, held }: Draft, options: ServiceQueueOptions): number {
+  const share = held.size > held.in("ended").size ? 3 : 2;
   return Math.max(1, Math.min(WAIT_MS_MAX, options.requestIntervalMs, Math.floor(state.leaseMs / share)));
 }
 
@@ -117,8 +122,7 @@ function chooseWant(draft: Draft, options: ServiceQueueOptions): SlotCount {
   if (state.drain !== null || state.journalRetryAt !== null || !state.heard)
     return { internal: 0, external: 0 };
   const taken = { ...usedSlots({ held: draft.held, stopping: draft.stopping }) };
-  for (const { stage, step } of draft.held.values())
-    if (stage === "queued" && step !== null) taken[step.execution] += 1;
+  for (const { step } of draft.held.in("queued").values()) if (step !== null) taken[step.execution] += 1;
   let room = options.resultQueueLimit - draft.held.size;
   let asked = 0;
   for (const { want } of state.open) {

@@ -61,6 +61,8 @@ export interface Held {
   readonly endedAt: number;
   /** When it arrived; of a former run: 0. */
   readonly arrivedAt: number;
+  /** When the work on it began; 0: not yet. */
+  readonly begunAt: number;
   readonly journal: "none" | "asked" | "safe";
   /** Was told to stop so that it can be given back. */
   readonly givingBack: boolean;

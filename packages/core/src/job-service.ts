@@ -1,4 +1,5 @@
 import { change, type Draft, drop, giveBack, giveUp, openDraft, usedSlots } from "./job-service-draft.ts";
+import { HeldClaims, heldClaims, UPDATE_COMPONENT } from "./job-service-held.ts";
 import { leaseMarginMs, sendNext } from "./job-service-request.ts";
 import type {
   Drain,
@@ -12,6 +13,8 @@ import type {
   ServiceStep,
   ServiceTransition,
 } from "./job-service-types.ts";
+
+export { heldClaims, UPDATE_COMPONENT } from "./job-service-held.ts";
 
 /**
  * One queue of a job service: what it says to the hub, what it works on, and when it must stop.
@@ -35,8 +38,6 @@ import type {
  * Not promised: that a step runs once. The hub gives one out again when its service dies, and the fencing number of the
  * claim sees to it that only one result counts.
  */
-export const UPDATE_COMPONENT = "AutoUpdate";
-
 const LEASE_MS_GUESS = 30_000;
 const BACK_OFF_FIRST_MS = 250;
 const BACK_OFF_MS_MAX = 15_000;
@@ -46,13 +47,15 @@ const JOURNAL_RETRY_MS = 5000;
 const HOLLOW_MS = 1000;
 const REST_FIRST_MS = 20;
 const REST_MS_MAX = 5000;
-const AHEAD_MAX = 256;
+const AHEAD_MAX = 1000;
+/** By a few times, so that few round trips are made on the way to what is right. */
+const AHEAD_GROWTH = 4;
 /** A fetched step that has waited longer than this was fetched too early: another time it stays with the hub. */
 const AHEAD_WAIT_MS = 500;
 
 /** A queue that begins, with the results that a former run of the service left behind. */
 export function startServiceQueue(left: readonly ServiceResult[]): ServiceQueue {
-  const held = new Map(left.map((result) => [result.claim, leftover(result)]));
+  const held = new HeldClaims(left.map(leftover));
   return {
     sequence: 0,
     heard: false,
@@ -84,12 +87,16 @@ function leftover(result: ServiceResult): Held {
     resultIn: null,
     endedAt: 0,
     arrivedAt: 0,
+    begunAt: 0,
     journal: "safe",
     givingBack: false,
   };
 }
 
-/** One transition. `now`: milliseconds of a clock that only grows and that a suspended machine does not stop. */
+/**
+ * One transition. The former state is used up: its claims are changed where they are. `now`: milliseconds of a clock
+ * that only grows and that a suspended machine does not stop.
+ */
 export function stepServiceQueue(
   state: ServiceQueue,
   event: ServiceEvent,
@@ -117,20 +124,16 @@ export function workerDeadline(state: ServiceQueue, held: Held): number {
 
 /** When the next transition is due though nothing happens; null: never. */
 export function nextServiceWake(state: ServiceQueue, options: ServiceQueueOptions): number | null {
-  let wake = Number.POSITIVE_INFINITY;
-  const margin = leaseMarginMs(state.leaseMs);
-  for (const held of state.held.values()) {
-    if (held.stage !== "ended") wake = Math.min(wake, held.leaseUntil - margin);
-    else if (held.journal === "none" && state.journalRetryAt === null)
-      wake = Math.min(wake, held.endedAt + options.journalDelayMs);
-  }
+  const claims = heldClaims(state);
+  let wake = claims.leaseFloor - leaseMarginMs(state.leaseMs);
+  if (state.journalRetryAt === null) wake = Math.min(wake, claims.firstUnwrittenAt + options.journalDelayMs);
   for (const { giveUpAt } of state.open) wake = Math.min(wake, giveUpAt);
   if (!state.replaced) wake = Math.min(wake, state.away?.retryAt ?? wake);
   if (state.journalRetryAt !== null) wake = Math.min(wake, state.journalRetryAt);
   if (state.hollow !== null && state.open.length === 0 && state.away === null && !state.replaced)
     wake = Math.min(wake, state.hollow.restUntil);
   const { drain } = state;
-  if (drain !== null && [...state.held.values()].some((held) => isToBeStopped(held, drain)))
+  if (drain !== null && [...claims.in("running").values()].some((held) => isToBeStopped(held, drain)))
     wake = Math.min(wake, drain.limitAt);
   return Number.isFinite(wake) ? wake : null;
 }
@@ -149,12 +152,13 @@ function expire(draft: Draft, now: number): void {
   if (away !== null && away.retryAt !== null && now >= away.retryAt)
     draft.state.away = { ...away, retryAt: null };
   const margin = leaseMarginMs(draft.state.leaseMs);
-  for (const held of [...draft.held.values()])
-    if (held.stage !== "ended" && now >= held.leaseUntil - margin) {
-      // The hub may know of the start, and only we know that it never came to it.
-      if (held.stage === "confirming") giveBack(draft, held, now, "not begun, because the hub was away");
-      else drop(draft, held, "lease");
-    }
+  if (now >= draft.held.leaseFloor - margin && now >= draft.held.findLeaseFloor() - margin)
+    for (const held of [...draft.held.values()])
+      if (held.stage !== "ended" && now >= held.leaseUntil - margin) {
+        // The hub may know of the start, and only we know that it never came to it.
+        if (held.stage === "confirming") giveBack(draft, held, now, "not begun, because the hub was away");
+        else drop(draft, held, "lease");
+      }
   for (const request of draft.state.open)
     if (now >= request.giveUpAt) {
       giveUp(draft, request);
@@ -221,12 +225,15 @@ function takeAnswer(draft: Draft, request: OpenRequest, answer: ServiceAnswer, n
   state.leaseMs = answer.leaseMs;
   state.updating = answer.updating;
   restAfter(state, request, answer, now);
+  const written: number[] = [];
   for (const { claim } of answer.results) {
     const held = draft.held.get(claim);
     if (held?.stage !== "ended") continue;
     draft.held.delete(claim);
-    if (held.journal !== "none") draft.effects.push({ kind: "forget", claims: [claim] });
+    if (held.journal !== "none") written.push(claim);
   }
+  // In one go: each is a line in a file.
+  if (written.length > 0) draft.effects.push({ kind: "forget", claims: written });
   const confirmed = new Set(answer.confirmed);
   const lost = new Set(answer.lost);
   for (const claim of request.started)
@@ -234,11 +241,12 @@ function takeAnswer(draft: Draft, request: OpenRequest, answer: ServiceAnswer, n
   // A result on its way in another request gets its own verdict.
   for (const held of find(draft, [...lost])) if (held.resultIn === null) drop(draft, held, "lost");
   const leaseUntil = request.sentAt + answer.leaseMs;
-  for (const held of find(draft, request.holding))
-    change(draft, held, {
-      leaseUntil: Math.max(held.leaseUntil, leaseUntil),
-      ...(confirmed.has(held.claim) ? { startSaid: "known" as const } : {}),
-    });
+  for (const claim of request.holding) {
+    const held = draft.held.get(claim);
+    if (held === undefined) continue;
+    draft.held.renew(held, leaseUntil);
+    if (confirmed.size > 0 && confirmed.has(claim)) change(draft, held, { startSaid: "known" });
+  }
   if (now >= leaseUntil - leaseMarginMs(answer.leaseMs)) return;
   fetchFurtherAhead(draft, request, answer.steps);
   for (const step of answer.steps)
@@ -266,15 +274,14 @@ function restAfter(
   };
 }
 
-/** The hub had all that was asked for, and meanwhile the slots ran dry: twice as many the next time. */
+/** The hub had all that was asked for, and meanwhile the slots ran dry: more the next time. */
 function fetchFurtherAhead(draft: Draft, { want }: OpenRequest, steps: readonly ServiceStep[]): void {
   for (const kind of ["internal", "external"] as const) {
     if (want[kind] === 0 || steps.filter(({ execution }) => execution === kind).length < want[kind]) continue;
-    if ([...draft.held.values()].some(({ stage, step }) => stage === "queued" && step?.execution === kind))
-      continue;
+    if (draft.held.first(kind, 1).length > 0) continue;
     draft.state.ahead = {
       ...draft.state.ahead,
-      [kind]: Math.min(AHEAD_MAX, Math.max(want[kind], draft.state.ahead[kind] * 2)),
+      [kind]: Math.min(AHEAD_MAX, Math.max(want[kind], draft.state.ahead[kind] * AHEAD_GROWTH)),
     };
   }
 }
@@ -292,6 +299,7 @@ function received(step: ServiceStep, leaseUntil: number, now: number): Held {
     resultIn: null,
     endedAt: 0,
     arrivedAt: now,
+    begunAt: 0,
     journal: "none",
     givingBack: false,
   };
@@ -356,36 +364,30 @@ function drainFurther(draft: Draft, now: number): void {
 
 function beginSteps(draft: Draft, now: number, options: ServiceQueueOptions): void {
   const { state } = draft;
-  for (const held of draft.held.values())
-    if (held.stage === "confirming" && held.startSaid === "known") {
-      change(draft, held, { stage: "running" });
+  for (const held of [...draft.held.in("confirming").values()])
+    if (held.startSaid === "known") {
+      change(draft, held, { stage: "running", begunAt: now });
       draft.effects.push({ kind: "begin", claim: held.claim });
     }
-  const queued = [...draft.held.values()].filter(({ stage }) => stage === "queued");
-  if (queued.length === 0) return;
-  for (const held of queued)
-    if (isUpdate(held) && state.drain?.for !== "stop") {
-      change(draft, held, { stage: "running" });
+  if (draft.held.in("queued").size === 0) return;
+  if (state.drain?.for !== "stop")
+    for (const held of draft.held.queuedUpdates()) {
+      change(draft, held, { stage: "running", begunAt: now });
       draft.effects.push({ kind: "update", claim: held.claim });
     }
-  const undelivered = [...draft.held.values()].filter(({ stage }) => stage === "ended").length;
-  if (state.drain !== null || state.journalRetryAt !== null || undelivered >= options.resultQueueLimit)
-    return;
-  const used = { ...usedSlots({ held: draft.held, stopping: draft.stopping }) };
-  queued.sort((a, b) => (b.step?.priority ?? 0) - (a.step?.priority ?? 0) || a.claim - b.claim);
-  for (const held of queued) {
-    const { step } = held;
-    if (step === null || isUpdate(held)) continue;
-    if (used[step.execution] >= options.slots[step.execution]) continue;
-    used[step.execution] += 1;
-    if (now - held.arrivedAt > AHEAD_WAIT_MS)
-      state.ahead = { ...state.ahead, [step.execution]: Math.floor(state.ahead[step.execution] / 2) };
-    if (step.onCrash === "freeze") change(draft, held, { stage: "confirming" });
-    else {
-      change(draft, held, { stage: "running" });
-      draft.effects.push({ kind: "begin", claim: held.claim });
+  if (state.drain !== null || state.journalRetryAt !== null) return;
+  if (draft.held.in("ended").size >= options.resultQueueLimit) return;
+  const used = usedSlots(draft);
+  for (const kind of ["internal", "external"] as const)
+    for (const held of draft.held.first(kind, options.slots[kind] - used[kind])) {
+      if (now - held.arrivedAt > AHEAD_WAIT_MS)
+        state.ahead = { ...state.ahead, [kind]: Math.floor(state.ahead[kind] / 2) };
+      if (held.step?.onCrash === "freeze") change(draft, held, { stage: "confirming" });
+      else {
+        change(draft, held, { stage: "running", begunAt: now });
+        draft.effects.push({ kind: "begin", claim: held.claim });
+      }
     }
-  }
 }
 
 /**
@@ -395,16 +397,8 @@ function beginSteps(draft: Draft, now: number, options: ServiceQueueOptions): vo
 function writeDown(draft: Draft, now: number, options: ServiceQueueOptions): void {
   const { state } = draft;
   if (state.journalRetryAt !== null && now < state.journalRetryAt) return;
-  const due = [...draft.held.values()].filter(
-    ({ stage, journal, step, endedAt }) =>
-      stage === "ended" &&
-      journal === "none" &&
-      (state.away !== null ||
-        state.drain !== null ||
-        state.journalRetryAt !== null ||
-        step?.onCrash === "freeze" ||
-        now >= endedAt + options.journalDelayMs),
-  );
+  const isAll = state.away !== null || state.drain !== null || state.journalRetryAt !== null;
+  const due = draft.held.unwritten(isAll ? Number.POSITIVE_INFINITY : now - options.journalDelayMs);
   if (due.length === 0 && state.journalRetryAt === null) return;
   for (const held of due) change(draft, held, { journal: "asked" });
   if (state.journalRetryAt !== null) state.journalRetryAt = now + JOURNAL_RETRY_MS;

@@ -1,4 +1,5 @@
 import {
+  INSIDE_ONLY,
   NOT_STORABLE,
   type TemplateDefinition,
   type TemplateFault,
@@ -11,6 +12,8 @@ import {
   PARAMETER_DEPTH_MAX,
   type Parameters,
   parseText,
+  REFERENCED_CHARACTERS_MAX,
+  ReferenceRoom,
   resolveParameters,
   resolvePlainText,
 } from "./job-template-text.ts";
@@ -59,9 +62,12 @@ export const PRIORITY_USUAL = 8;
 const CRASHES_MAX_USUAL = 5;
 const QUEUE_LENGTH_MAX = 255;
 const OBJECT_LENGTH_MAX = 500;
+/** What references put into all steps of a process. */
+const PROCESS_CHARACTERS_MAX = 32 * 1024 * 1024;
+const TOO_LONG = `references put more than ${PROCESS_CHARACTERS_MAX} characters into the steps`;
 
 /** Components of ours that never run foreign code: these steps run in the service itself unless a template says else. */
-const INTERNAL_COMPONENTS = new Set(["AutoUpdate", "Http", "JobCheck", "Mail", "Sql", "Wait"]);
+const INTERNAL_COMPONENTS = new Set([...INSIDE_ONLY, "Http", "Mail", "Sql"]);
 
 /**
  * Expands a template that checkTemplate found nothing wrong with. Returns every fault of the given values instead where
@@ -90,19 +96,30 @@ export function expandTemplate(
     onSuccess: lead(step.onSuccess),
     onError: lead(step.onError),
   }));
+  const all = new ReferenceRoom(PROCESS_CHARACTERS_MAX);
   const steps = template.steps.map((step, index): ExpandedStep => {
-    const queue = resolvePlainText(step.queue, parameters);
+    const room = new ReferenceRoom(REFERENCED_CHARACTERS_MAX, all);
+    const queue = resolvePlainText(step.queue, parameters, room);
     const isQueue = queue !== "" && queue.length <= QUEUE_LENGTH_MAX && !/\p{Cc}/u.test(queue);
     if (!isQueue)
       faults.push({
         at: ["steps", index, "queue"],
         problem: `${JSON.stringify(queue.slice(0, 80))} is no queue: 1 to ${QUEUE_LENGTH_MAX} characters, no control characters`,
       });
-    const object = step.exclusiveObject && resolvePlainText(step.exclusiveObject, parameters);
+    const object = step.exclusiveObject && resolvePlainText(step.exclusiveObject, parameters, room);
     if (object !== undefined && object.length > OBJECT_LENGTH_MAX)
       faults.push({
         at: ["steps", index, "exclusiveObject"],
         problem: `is ${object.length} characters long, at most ${OBJECT_LENGTH_MAX}`,
+      });
+    const resolved = resolveParameters(step.parameters ?? {}, parameters, room) as Parameters;
+    if (all.isExceeded) {
+      if (!faults.some(({ problem }) => problem === TOO_LONG))
+        faults.push({ at: ["steps"], problem: TOO_LONG });
+    } else if (room.isExceeded)
+      faults.push({
+        at: ["steps", index],
+        problem: `its references put in more than ${REFERENCED_CHARACTERS_MAX} characters`,
       });
     return {
       name: step.name,
@@ -110,7 +127,7 @@ export function expandTemplate(
       task: step.task,
       queue,
       execution: step.execution ?? (INTERNAL_COMPONENTS.has(step.component) ? "internal" : "external"),
-      parameters: resolveParameters(step.parameters ?? {}, parameters) as Parameters,
+      parameters: resolved,
       hidden: findHidden(step, hidden, hiddenOutputs),
       onSuccess: links[index]?.onSuccess ?? [],
       onError: links[index]?.onError ?? [],

@@ -2,10 +2,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import {
+  countCharacters,
+  forEachText,
   formatText,
   isTooDeep,
+  mayRefer,
   type Parameters,
   parseText,
+  REFERENCED_CHARACTERS_MAX,
   referencedSteps,
   resolveOutputs,
   resolveParameters,
@@ -117,3 +121,43 @@ test("depth is measured no further than it is allowed", () => {
   assert.equal(isTooDeep([value]), true);
   assert.equal(isTooDeep({ a: value }), true);
 });
+
+test("a short text cannot grow beyond what a message can carry", () => {
+  const long = "x".repeat(REFERENCED_CHARACTERS_MAX / 4);
+  const outputs = new Map([["A", { o: long, list: [long] }]]);
+  const kind = (text: string) => resolveOutputs({ text }, outputs).kind;
+  assert.equal(kind("${A.o}".repeat(4)), "resolved");
+  assert.equal(kind("${A.o}".repeat(5)), "too-long");
+  assert.equal(kind("${A.list}".repeat(4)), "too-long");
+  // A reference that is the whole text counts as often as one inside a longer text.
+  const whole = (length: number) =>
+    resolveOutputs({ text: "${A.o}" }, new Map([["A", { o: "x".repeat(length) }]])).kind;
+  assert.equal(whole(REFERENCED_CHARACTERS_MAX), "resolved");
+  assert.equal(whole(REFERENCED_CHARACTERS_MAX + 1), "too-long");
+  // More than any text can hold.
+  assert.equal(kind("${A.o}".repeat(1000)), "too-long");
+  const shown = JSON.stringify(showParameters({ text: "${A.o} ".repeat(1000) }, outputs));
+  assert.ok(shown.length < 10_000 && shown.includes("${A.o}"));
+  assert.deepEqual(showParameters({ text: "${A.o}" }, new Map([["A", { o: "y" }]])), { text: "y" });
+});
+
+test("of parameters that cannot refer to anything, nothing changes, and their characters are counted", () => {
+  fc.assert(
+    fc.property(fc.jsonValue(), fc.oneof(awkward, fc.string()), (value, text) => {
+      const parameters: Parameters = { value, list: [1, { text }] };
+      assert.equal(mayRefer(parameters), hasDollar(parameters));
+      if (!mayRefer(parameters))
+        assert.deepEqual(resolveOutputs(parameters, new Map()), { kind: "resolved", parameters });
+      assert.equal(countCharacters({ list: [1, { text }, null] }), text.length);
+    }),
+  );
+});
+
+/** By texts alone: the name of a member refers to nothing. */
+function hasDollar(value: unknown): boolean {
+  let found = false;
+  forEachText(value, [], (text) => {
+    found ||= text.includes("$");
+  });
+  return found;
+}

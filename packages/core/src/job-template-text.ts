@@ -22,6 +22,39 @@ export type Parameters = Readonly<Record<string, unknown>>;
 /** JSON deeper than this is refused where it comes in, so that whatever walks it may recur. */
 export const PARAMETER_DEPTH_MAX = 32;
 
+/**
+ * What references put into one step may not be longer than this in all. A short text can name a long value a thousand
+ * times, and what no message can carry would keep its whole queue from getting anything.
+ */
+export const REFERENCED_CHARACTERS_MAX = 4 * 1024 * 1024;
+
+/** Counts what references put in. Once there is no room left it puts in nothing more. */
+export class ReferenceRoom {
+  readonly #around: ReferenceRoom | null;
+  #left: number;
+
+  /** `around`: a room that this one is a part of. */
+  constructor(characters: number, around: ReferenceRoom | null = null) {
+    this.#left = characters;
+    this.#around = around;
+  }
+
+  get isExceeded(): boolean {
+    return this.#left < 0 || this.#around?.isExceeded === true;
+  }
+
+  /** The value itself, or nothing where it is too long. */
+  take(value: unknown): unknown {
+    if (!this.isExceeded) this.#count(asText(value).length);
+    return this.isExceeded ? null : value;
+  }
+
+  #count(characters: number): void {
+    this.#left -= characters;
+    if (this.#around !== null) this.#around.#count(characters);
+  }
+}
+
 /** The form of the names of parameters and outputs. */
 export const PARAMETER_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,99}$/;
 const DOLLARS = /\$+\{/g;
@@ -100,12 +133,14 @@ function resolveValue(value: unknown, resolve: Resolve, final: boolean): unknown
 function resolveText(text: string, resolve: Resolve, final: boolean): unknown {
   const parts = parseText(text);
   const [only] = parts;
-  const whole = parts.length === 1 && only !== undefined && isReference(only) ? resolve(only) : null;
+  const isWhole = parts.length === 1 && only !== undefined && isReference(only);
+  // Once: `resolve` counts.
+  const whole = isWhole ? resolve(only) : null;
   if (whole !== null && typeof whole.value !== "string")
     return final ? whole.value : escapeValue(whole.value);
   const resolved: TextPart[] = [];
   for (const part of parts) {
-    const found = isReference(part) ? resolve(part) : null;
+    const found = !isReference(part) ? null : isWhole ? whole : resolve(part);
     const next: TextPart = found === null ? part : { kind: "literal", text: asText(found.value) };
     const last = resolved.at(-1);
     if (last?.kind === "literal" && next.kind === "literal")
@@ -135,24 +170,32 @@ function asText(value: unknown): string {
 }
 
 /** Puts in the parameters of the process. References to outputs stay, everything else is escaped. */
-export function resolveParameters(value: unknown, parameters: Parameters): unknown {
+export function resolveParameters(
+  value: unknown,
+  parameters: Parameters,
+  room: ReferenceRoom = new ReferenceRoom(REFERENCED_CHARACTERS_MAX),
+): unknown {
   return resolveValue(
     value,
     (part) =>
       part.kind === "parameter"
-        ? { value: Object.hasOwn(parameters, part.name) ? parameters[part.name] : null }
+        ? { value: room.take(Object.hasOwn(parameters, part.name) ? parameters[part.name] : null) }
         : null,
     false,
   );
 }
 
 /** A text in which only parameters of the process can stand, resolved for good. */
-export function resolvePlainText(text: string, parameters: Parameters): string {
+export function resolvePlainText(
+  text: string,
+  parameters: Parameters,
+  room: ReferenceRoom = new ReferenceRoom(REFERENCED_CHARACTERS_MAX),
+): string {
   const value = resolveText(
     text,
     (part) =>
       part.kind === "parameter" && Object.hasOwn(parameters, part.name)
-        ? { value: parameters[part.name] }
+        ? { value: room.take(parameters[part.name]) }
         : null,
     true,
   );
@@ -162,7 +205,9 @@ export function resolvePlainText(text: string, parameters: Parameters): string {
 export type ResolvedOutputs =
   | { readonly kind: "resolved"; readonly parameters: Parameters }
   /** References for which there is no output, such as `Fetch.path`. The step cannot begin. */
-  | { readonly kind: "missing"; readonly references: readonly string[] };
+  | { readonly kind: "missing"; readonly references: readonly string[] }
+  /** Longer than REFERENCED_CHARACTERS_MAX with what its references put in. The step cannot begin. */
+  | { readonly kind: "too-long" };
 
 /**
  * The parameters of a step that becomes ready, as its component gets them. To be called for every step then, also for
@@ -174,20 +219,40 @@ export function resolveOutputs(
   outputs: ReadonlyMap<string, Parameters>,
 ): ResolvedOutputs {
   const missing = new Set<string>();
+  const room = new ReferenceRoom(REFERENCED_CHARACTERS_MAX);
   const resolved = resolveValue(
     parameters,
     (part) => {
       if (part.kind !== "output") return null;
       const output = outputs.get(part.step);
-      if (output !== undefined && Object.hasOwn(output, part.output)) return { value: output[part.output] };
+      if (output !== undefined && Object.hasOwn(output, part.output))
+        return { value: room.take(output[part.output]) };
       missing.add(`${part.step}.${part.output}`);
       return { value: null };
     },
     true,
   );
+  if (room.isExceeded) return { kind: "too-long" };
   return missing.size > 0
     ? { kind: "missing", references: [...missing] }
     : { kind: "resolved", parameters: resolved as Parameters };
+}
+
+/** Whether any text of a JSON value holds a `$`: else `resolveOutputs` changes nothing in it. */
+export function mayRefer(value: unknown): boolean {
+  if (typeof value === "string") return value.includes("$");
+  if (typeof value !== "object" || value === null) return false;
+  for (const each of Array.isArray(value) ? value : Object.values(value)) if (mayRefer(each)) return true;
+  return false;
+}
+
+/** How many characters the texts of a JSON value have. */
+export function countCharacters(value: unknown): number {
+  if (typeof value === "string") return value.length;
+  if (typeof value !== "object" || value === null) return 0;
+  let count = 0;
+  for (const each of Array.isArray(value) ? value : Object.values(value)) count += countCharacters(each);
+  return count;
 }
 
 /** Names of the steps whose outputs these parameters name. */
@@ -224,16 +289,27 @@ export function isTooDeep(value: unknown, depth = 0): boolean {
   return Object.values(value).some((each) => isTooDeep(each, depth + 1));
 }
 
-/** Parameters for people: outputs that are there put in, the other references as they stand in the template. */
+/** So much of outputs is shown with the parameters of one step. No single output is longer. */
+const SHOWN_CHARACTERS_MAX = 512 * 1024;
+
+/**
+ * Parameters for people: outputs that are there put in, the other references as they stand in the template, and those for
+ * which there is no room.
+ */
 export function showParameters(parameters: Parameters, outputs: ReadonlyMap<string, Parameters>): Parameters {
+  const room = new ReferenceRoom(SHOWN_CHARACTERS_MAX);
   return resolveValue(
     parameters,
     (part) => {
       if (part.kind === "parameter") return { value: `\${${part.name}}` };
       const output = outputs.get(part.step);
-      return output !== undefined && Object.hasOwn(output, part.output)
-        ? { value: output[part.output] }
-        : { value: `\${${part.step}.${part.output}}` };
+      const value =
+        output !== undefined && Object.hasOwn(output, part.output)
+          ? room.take(output[part.output])
+          : undefined;
+      return value === undefined || room.isExceeded
+        ? { value: `\${${part.step}.${part.output}}` }
+        : { value };
     },
     true,
   ) as Parameters;

@@ -71,6 +71,22 @@ test("all faults are told at once, each with its place", () => {
   ]);
 });
 
+test("what asks the service cannot run in a worker, and runs inside without a word", () => {
+  const place = (component: string, execution?: "internal" | "external") => {
+    const of = template(step("A", { component, ...(execution === undefined ? {} : { execution }) }));
+    const expanded = expandTemplate(of, {});
+    return [problems(of), "faults" in expanded ? null : expanded.steps[0]?.execution];
+  };
+  for (const component of ["AutoUpdate", "JobCheck", "Wait"]) {
+    const fault = `steps.0.execution: must be "internal" for ${component}: a worker process cannot ask the service`;
+    assert.deepEqual(place(component, "external")[0], [fault]);
+    assert.deepEqual(place(component, "internal"), [[], "internal"]);
+    assert.deepEqual(place(component), [[], "internal"]);
+  }
+  assert.deepEqual(place("Http", "external"), [[], "external"]);
+  assert.deepEqual(place("Stranger"), [[], "external"]);
+});
+
 test("what no text can hold is refused, not altered", () => {
   const of = template(step("A\u0000", { parameters: { list: ["fine", "\ud800"] } }));
   assert.deepEqual(
@@ -242,4 +258,22 @@ test("wrong values are told all at once, without the values of hidden ones", () 
     result.faults.map(({ at }) => at.join(".")),
     ["parameters.serevr", "parameters.password", "steps.0.queue"],
   );
+});
+
+test("a short template cannot become a process beyond measure", () => {
+  const problems = (steps: number, text: string) => {
+    const all = Array.from({ length: steps }, (_, index) => step(`S${index}`, { parameters: { text } }));
+    const result = expandTemplate(
+      { name: "T", parameters: { p: { default: "x".repeat(1024 * 1024) } }, steps: all },
+      {},
+    );
+    return "faults" in result ? result.faults.map(({ at, problem }) => `${at.join(".")}: ${problem}`) : [];
+  };
+  assert.deepEqual(problems(8, "${p}".repeat(4)), []);
+  assert.deepEqual(problems(1, "${p}".repeat(1000)), [
+    "steps.0: its references put in more than 4194304 characters",
+  ]);
+  assert.deepEqual(problems(33, "${p}"), [
+    "steps: references put more than 33554432 characters into the steps",
+  ]);
 });

@@ -90,6 +90,9 @@ export function checkTemplate(template: TemplateDefinition): TemplateFault[] {
   return faults;
 }
 
+/** Components whose tasks ask the service itself, or the hub through it. */
+export const INSIDE_ONLY: readonly string[] = ["AutoUpdate", "JobCheck", "Wait"];
+
 export const NOT_STORABLE = "holds a character that no text can hold: 0, or half of a surrogate pair";
 const TOO_DEEP = `is nested deeper than ${PARAMETER_DEPTH_MAX} levels`;
 
@@ -106,6 +109,11 @@ function checkStep(step: TemplateStepDefinition, at: KeyPath, faults: TemplateFa
         problem: "never happens: with ignoreErrors an error is a success",
       });
   }
+  if (step.execution === "external" && INSIDE_ONLY.includes(step.component))
+    faults.push({
+      at: [...at, "execution"],
+      problem: `must be "internal" for ${step.component}: a worker process cannot ask the service`,
+    });
   for (const key of ["retryDelaySeconds", "backOff"] as const)
     if (step[key] !== undefined && (step.retries ?? 0) === 0)
       faults.push({ at: [...at, key], problem: "says how to wait between tries, but there are no retries" });

@@ -8,7 +8,10 @@ export interface LeaseRecord {
   readonly instance: string;
   /** The fencing token: one more with every change of owner, never less. */
   readonly token: number;
-  /** Which write of the instance this is; tells a late success of ours from a stranger's. */
+  /**
+   * Which write of the instance this is, from 1; tells a late success of ours from a stranger's. WRITTEN_BY_GUARD: none
+   * of its own.
+   */
   readonly write: number;
   /** In a record that was given back: the node that is to take it first. */
   readonly next: string | null;
@@ -111,10 +114,14 @@ export interface FailsafeRound {
 export interface LeaseState {
   readonly role: LeaseRole;
   readonly wish: LeaseWish;
+  /** Since when it is to be taken: better candidates go first from then on, also where it was free long before. */
+  readonly takeSince: number;
   readonly open: OpenCall | null;
   readonly calls: number;
   readonly writes: number;
   readonly rounds: number;
+  /** The highest token that this life has seen. A record with a lower one: the store has forgotten who owned since. */
+  readonly tokenMax: number;
   /** An owner without a store was promised that we take nothing before this. */
   readonly promisedUntil: number;
 }

@@ -166,6 +166,24 @@ test("a lease that was given back is taken at once, first by the node that it na
   assert.equal(another.state.open?.kind, "take");
 });
 
+test("what was free long before it was wanted goes to the better candidate too", () => {
+  for (const record of [null, { node: null, instance: "b#1", token: 3, write: 9, next: null }]) {
+    const a = new Story();
+    a.at(0, { kind: "cleaned" });
+    a.observes(10, record, record === null ? 0 : 5);
+    a.at(60_000);
+    a.observes(60_010, record, record === null ? 0 : 5);
+    const want = (now: number, delayMs: number) =>
+      kinds(a.at(now, { kind: "wish", wish: { kind: "take", delayMs, force: false } }));
+    assert.deepEqual(want(60_020, 600), []);
+    assert.equal(nextLeaseWake(a.state, a.options), 60_620);
+    // A rank that changes meanwhile does not begin the wait anew.
+    assert.deepEqual(want(60_500, 601), []);
+    assert.equal(nextLeaseWake(a.state, a.options), 60_621);
+    assert.deepEqual(kinds(a.at(60_621)), ["swap"]);
+  }
+});
+
 test("leaving goes on renewing until everything is offline, then gives back and names the next", () => {
   const a = new Story().own();
   assert.deepEqual(a.at(300, { kind: "wish", wish: { kind: "leave", next: "c" } }), [
@@ -254,4 +272,66 @@ test("failsafe: who agrees takes nothing for a lease time, and whoever knows bet
   assert.equal(nextLeaseWake(a.state, a.options), 5900);
   assert.deepEqual(kinds(a.at(5900)), ["swap"]);
   assert.deepEqual(a.at(5902, asked(7)), [], "it is about to take");
+});
+
+const AFTER_B: LeaseRecord = { node: "b", instance: "b#1", token: 7, write: 3, next: null };
+const SET_BACK: readonly (readonly [string, LeaseRecord | null])[] = [
+  ["names ourselves", { node: "a", instance: "a#1", token: 5, write: 2, next: null }],
+  ["was given back", { node: null, instance: "c#1", token: 6, write: 9, next: null }],
+  ["was given back for us", { node: null, instance: "c#1", token: 6, write: 9, next: "a" }],
+  ["is not there", null],
+];
+
+for (const [what, record] of SET_BACK)
+  test(`a store that was set back is waited for though its record ${what}, and no token is given twice`, () => {
+    const story = new Story().begin();
+    story.observes(10, AFTER_B, 40);
+    story.at(1510);
+    assert.deepEqual(story.observes(1520, record, record === null ? 0 : 30), []);
+    // Until then `b` may serve: it has not heard of it yet.
+    story.at(3020);
+    assert.deepEqual(story.observes(3030, record, record === null ? 0 : 30), []);
+    const [take] = story.at(1520 + 3000);
+    assert.ok(take?.kind === "swap" && take.takes);
+    assert.equal(take.record.token, 8);
+  });
+
+test("a record of our own that a store was set back to is given back when nobody can serve any more", () => {
+  const story = new Story();
+  story.at(0, { kind: "cleaned" });
+  story.observes(10, AFTER_B, 40);
+  story.at(1510);
+  const own: LeaseRecord = { node: "a", instance: "a#1", token: 5, write: 2, next: null };
+  assert.deepEqual(story.observes(1520, own, 30), []);
+  story.at(3020);
+  assert.deepEqual(story.observes(3030, own, 30), []);
+  const [back] = story.at(1520 + 3000);
+  assert.ok(back?.kind === "swap" && back.record.node === null);
+});
+
+test("a revision that a store gives twice is not taken for silence", () => {
+  const story = new Story().begin();
+  story.observes(10, AFTER_B, 40);
+  story.at(1510);
+  story.observes(1520, { ...AFTER_B, instance: "b#2", token: 9 }, 40);
+  assert.deepEqual(
+    story.at(3010).map(({ kind }) => kind),
+    ["read"],
+  );
+});
+
+test("that it gave back is noted also where the next owner was seen first", () => {
+  const a = new Story().own();
+  a.at(110, { kind: "wish", wish: { kind: "leave", next: null } });
+  a.at(120, { kind: "stopped", token: 1 });
+  const call = a.call;
+  // The change stream tells of the give-back's successor before the answer arrives.
+  const [record, revision] = others(3, { token: 2 });
+  a.at(130, { kind: "seen", observation: { record, revision } });
+  assert.deepEqual(
+    stepLease(a.state, { kind: "swapped", call, revision: 2 }, 140, a.options).effects.filter(
+      ({ kind }) => kind === "note",
+    ),
+    [{ kind: "note", note: { at: 140, what: "gave-back", node: "a", token: 1, revision: 2 } }],
+  );
 });

@@ -7,6 +7,7 @@ import type {
   LeaseRecord,
   LeaseState,
   LeaseTransition,
+  LeaseWish,
   LostReason,
   OpenCall,
   Seen,
@@ -29,6 +30,8 @@ import type {
  * - A guard in a process of its own (lease-guard.ts) ends the service at the deadline, also when we are frozen.
  * - The token grows with each owner. It goes with everything that the service changes outside and is refused there when
  *   it is old: the only protection when a whole machine freezes, which no inequality covers.
+ * - A store that was set back tells a lower token than was seen: then T is waited, whatever it says, and the next token is
+ *   above all that were seen. Who has seen none, because its daemon has just begun, cannot know.
  * - A lost owner waits until its service is certainly gone, then looks afresh. A record of its own that it does not serve
  *   under it may swap at once, because it knows that nobody serves.
  *
@@ -42,10 +45,12 @@ export function startLease(): LeaseState {
   return {
     role: { kind: "cleaning" },
     wish: { kind: "keep" },
+    takeSince: 0,
     open: null,
     calls: 0,
     writes: 0,
     rounds: 0,
+    tokenMax: 0,
     promisedUntil: Number.NEGATIVE_INFINITY,
   };
 }
@@ -122,7 +127,11 @@ function take(draft: LeaseDraft, event: LeaseEvent): void {
       if (state.role.kind === "cleaning") observeAfresh(draft);
       return;
     case "wish":
-      draft.state = { ...state, wish: event.wish };
+      draft.state = {
+        ...state,
+        wish: event.wish,
+        takeSince: event.wish.kind === "take" && state.wish.kind !== "take" ? draft.now : state.takeSince,
+      };
       return;
     case "read":
     case "swapped":
@@ -200,14 +209,12 @@ function onAnswer(
 function onSwapped(draft: LeaseDraft, revision: number, { kind, record, sentAt }: OpenCall): void {
   const { role } = draft.state;
   if (role.kind !== "observing" || record === null) return;
+  const { token } = record;
+  if (kind === "give-back") note(draft, { what: "gave-back", node: draft.options.node, token, revision });
   // The change stream was faster, and tells of something that came after.
   if (role.seen !== null && role.seen.revision > revision) return;
   look(draft, { record, revision });
-  const { token } = record;
-  if (kind === "give-back") {
-    note(draft, { what: "gave-back", node: draft.options.node, token, revision });
-    return;
-  }
+  if (kind === "give-back") return;
   const deadline = sentAt + draft.options.trustMs;
   // Too late, or promised to somebody meanwhile: the record is ours and nobody serves; it is taken again or given back.
   if (draft.now >= deadline || draft.now < draft.state.promisedUntil) return;
@@ -278,7 +285,7 @@ function proceed(draft: LeaseDraft): void {
   const { seen, pollAt } = state.role;
   const at = takeAt(state, seen, draft.options);
   if (seen !== null && at !== null && now >= at) takeFrom(draft, seen);
-  else if (seen !== null && isToBeGivenBack(state, seen, draft.options)) giveBack(draft, seen);
+  else if (seen !== null && isToBeGivenBack(state, seen, draft.options, now)) giveBack(draft, seen);
   else if (now >= pollAt) {
     const call = state.calls + 1;
     draft.state = {
@@ -302,22 +309,39 @@ const isOurs = (record: LeaseRecord, { instance }: LeaseOptions) =>
   record.node !== null && record.instance === instance;
 
 /** A record of ours that we do not serve under and do not want. */
-const isToBeGivenBack = (state: LeaseState, seen: Seen, options: LeaseOptions) =>
-  seen.record !== null && isOurs(seen.record, options) && state.wish.kind !== "take";
+const isToBeGivenBack = (state: LeaseState, seen: Seen, options: LeaseOptions, now: number) =>
+  seen.record !== null &&
+  isOurs(seen.record, options) &&
+  state.wish.kind !== "take" &&
+  (!isForgetful(seen, state) || now >= seen.since + options.waitMs);
+
+/**
+ * The store was set back: restored from a backup, or a database of which a replica took over that lagged behind. What it
+ * says of the owner is of then; whoever owned last may still serve, and learns of it by its next renewal at the latest.
+ */
+const isForgetful = ({ record }: Seen, { tokenMax }: LeaseState) => (record?.token ?? 0) < tokenMax;
 
 /** When this node may swap itself in, by its own clock; null: not as things stand. */
 function takeAt(state: LeaseState, seen: Seen | null, options: LeaseOptions): number | null {
   if (seen === null || state.wish.kind !== "take") return null;
-  const { delayMs, force } = state.wish;
-  return Math.max(state.promisedUntil, freeAt(seen, delayMs, force, options));
+  const at = freeAt(seen, state.wish, state.takeSince, options);
+  const { waitMs, lockDelayMs } = options;
+  const since = isForgetful(seen, state) ? seen.since + waitMs + lockDelayMs : Number.NEGATIVE_INFINITY;
+  return Math.max(state.promisedUntil, at, since);
 }
 
-function freeAt({ record, since }: Seen, delayMs: number, force: boolean, options: LeaseOptions): number {
-  if (record === null) return since + delayMs;
+function freeAt(
+  { record, since }: Seen,
+  { delayMs, force }: Extract<LeaseWish, { kind: "take" }>,
+  takeSince: number,
+  options: LeaseOptions,
+): number {
+  // One that nobody has been wanting is free for all at the same moment: the better candidates still go first.
+  if (record === null) return Math.max(since, takeSince) + delayMs;
   if (isOurs(record, options)) return since;
   if (record.node === null) {
     if (record.next === options.node) return since;
-    return record.next === null ? since + delayMs : since + options.waitMs + delayMs;
+    return record.next === null ? Math.max(since, takeSince) + delayMs : since + options.waitMs + delayMs;
   }
   if (!options.automatic && !force) return Number.POSITIVE_INFINITY;
   return since + options.waitMs + options.lockDelayMs + delayMs;
@@ -325,7 +349,8 @@ function freeAt({ record, since }: Seen, delayMs: number, force: boolean, option
 
 function takeFrom(draft: LeaseDraft, { record, revision }: Seen): void {
   const { node, instance } = draft.options;
-  const token = (record?.token ?? 0) + 1;
+  // Above whatever was given, also where the store has forgotten it.
+  const token = Math.max(record?.token ?? 0, draft.state.tokenMax) + 1;
   swap(draft, "take", revision, { node, instance, token, write: draft.state.writes + 1, next: null });
 }
 

@@ -1,3 +1,4 @@
+import { counted } from "./count-text.ts";
 import {
   type DeployTarget,
   parsePackageName,
@@ -95,7 +96,10 @@ export function checkDeclaration(offer: LoadOffer, module: string, layout: Layou
         missing.set(target.name, (missing.get(target.name) ?? 0) + 1);
     }
   for (const [name, files] of missing)
-    refuse(`package ${name}`, `${files} files are assigned to it, but nobody declares it`);
+    refuse(
+      `package ${name}`,
+      `${counted(files, "file is", "files are")} assigned to it, but nobody declares it`,
+    );
   return refusals;
 }
 

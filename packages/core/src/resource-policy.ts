@@ -1,6 +1,6 @@
 import type { Dependency } from "./resource-dependency.ts";
 
-/** What becomes of a resource that fails. Semantics and defaults of Windows failover clusters. */
+/** What becomes of a resource that fails. Semantics and defaults of Windows failover clusters, but for the delay (ADR 0012). */
 export interface ResourcePolicy {
   readonly dependency: Dependency;
   /** Nodes that can own it; null: all. */
@@ -30,7 +30,7 @@ export const DEFAULT_RESOURCE_POLICY: ResourcePolicy = {
   restartAction: "restart-then-failover",
   restartThreshold: 3,
   restartPeriodMs: 15 * 60_000,
-  restartDelayMs: 500,
+  restartDelayMs: 50,
   retryMs: 60 * 60_000,
 };
 
@@ -67,6 +67,13 @@ export interface FailoverLimit {
 
 export const DEFAULT_FAILOVER_LIMIT: FailoverLimit = { threshold: null, periodMs: 6 * 60 * 60_000 };
 
+/** Whether one more failover is allowed, what to remember, and how many are allowed within the period. */
+export interface FailoverVerdict {
+  readonly allowed: boolean;
+  readonly history: readonly number[];
+  readonly threshold: number;
+}
+
 /**
  * Whether one more failover is allowed. `history`: when the former ones happened, on the clock of `now`. Returns what to
  * remember: the new one included when it is allowed, those outside the period dropped.
@@ -76,7 +83,7 @@ export function judgeFailover(
   now: number,
   limit: FailoverLimit,
   nodes: number,
-): { readonly allowed: boolean; readonly history: readonly number[]; readonly threshold: number } {
+): FailoverVerdict {
   const threshold = limit.threshold ?? Math.max(0, nodes - 1);
   const recent = history.filter((at) => at > now - limit.periodMs);
   const allowed = recent.length < threshold;

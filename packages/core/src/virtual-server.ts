@@ -13,7 +13,7 @@ import {
  * A resource comes online when what it needs is online, and goes offline when nobody online needs it any more. One that
  * fails takes those offline that cannot do without it, is restarted in place as often as its policy says, and they follow
  * it. One failure more asks for a failover; whether there is somewhere to go is decided elsewhere (placement.ts), and the
- * answer `stay` leaves it failed until its retry time.
+ * answer `stay` leaves it failed until its retry time, or until the same is asked once more (`ask-again`).
  *
  * Nothing here knows what a resource is. Effects are orders to it; events are what it reports.
  */
@@ -45,6 +45,8 @@ export type VirtualServerEvent =
   | { readonly kind: "tick" }
   | { readonly kind: "bring-online" }
   | { readonly kind: "take-offline" }
+  /** The lease is lost: nothing of it is ours any more, in whatever order. No `all-offline` follows. */
+  | { readonly kind: "abandon" }
   | {
       readonly kind: "reported";
       readonly resource: string;
@@ -53,7 +55,9 @@ export type VirtualServerEvent =
     }
   | { readonly kind: "maintenance"; readonly resource: string; readonly on: boolean }
   /** There is no node to fail over to, or it happened too often. */
-  | { readonly kind: "stay" };
+  | { readonly kind: "stay" }
+  /** There may be one by now. */
+  | { readonly kind: "ask-again" };
 
 export type VirtualServerEffect =
   | { readonly kind: "online"; readonly resource: string }
@@ -106,7 +110,7 @@ export function stepVirtualServer(
   draft.watchPending();
   draft.proceed();
   const isOffline = draft.status() === "offline" && draft.wanted === "offline";
-  if (isOffline && (!wasOffline || event.kind === "take-offline"))
+  if (isOffline && event.kind !== "abandon" && (!wasOffline || event.kind === "take-offline"))
     draft.effects.push({ kind: "all-offline" });
   return { state: draft.state(), effects: draft.effects };
 }
@@ -176,7 +180,8 @@ class Draft {
       case "bring-online":
         // Whoever asks anew wants it tried anew, whatever failed before.
         for (const [name, resource] of this.#resources)
-          if (resource.phase === "failed") this.#change(name, { phase: "offline", restartAt: null });
+          if (resource.phase === "failed")
+            this.#change(name, { phase: "offline", restartAt: null, failures: [] });
         this.wanted = "online";
         this.#failingOver = null;
         return;
@@ -184,8 +189,20 @@ class Draft {
         this.wanted = "offline";
         this.#failingOver = null;
         return;
+      case "abandon":
+        this.wanted = "offline";
+        this.#failingOver = null;
+        for (const [name, { phase }] of this.#resources)
+          if (phase !== "offline") {
+            this.#terminate(name);
+            this.#change(name, { restartAt: null });
+          }
+        return;
       case "stay":
         this.#failingOver = null;
+        return;
+      case "ask-again":
+        this.#askAgain();
         return;
       case "maintenance":
         this.#change(event.resource, {
@@ -266,6 +283,18 @@ class Draft {
     if (this.#failingOver !== null) return;
     this.#failingOver = name;
     this.effects.push({ kind: "fail-over", resource: name });
+  }
+
+  /** For one that was given up here: it failed, and no restart in place is left to be waited for. */
+  #askAgain(): void {
+    if (this.wanted === "offline" || this.#failingOver !== null) return;
+    for (const [name, { phase, failures }] of this.#resources) {
+      const { restartAction } = policyOf(this.#options, name);
+      if (phase !== "failed" || failures.length > 0 || restartAction !== "restart-then-failover") continue;
+      this.#failingOver = name;
+      this.effects.push({ kind: "fail-over", resource: name });
+      return;
+    }
   }
 
   /** What has not reported for too long: a resource that comes or goes, and a check that hangs. */

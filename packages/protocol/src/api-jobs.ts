@@ -100,6 +100,8 @@ export const ClaimedStepSchema = Type.Object(
     secrets: Type.Optional(Type.Array(Type.String())),
     priority: Priority,
     timeLimitMs: Nullable(Millis),
+    /** Of steps of Wait: how long ago it was first taken up since it was last decided, by the hub's clock. */
+    waitedMs: Type.Optional(Millis),
     /** `freeze`: must not run twice unasked; may begin only when the hub has confirmed the start. */
     onCrash: Type.Union([Type.Literal("rerun"), Type.Literal("freeze")]),
   },
@@ -316,6 +318,7 @@ export const StepDetailSchema = Type.Object(
     errors: Type.Integer(),
     crashes: Type.Integer(),
     message: Type.String(),
+    /** The newest hundred, oldest first. */
     runs: Type.Array(StepRunSchema),
   },
   closed,
@@ -360,7 +363,9 @@ export const JobServerSchema = Type.Object(
   {
     queue: QueueName,
     machine: Type.String(),
+    /** With a virtual server: the node that it is on, and the term of its lease. */
     node: Nullable(Type.String()),
+    term: Nullable(Type.Integer()),
     version: Type.String(),
     revision: Nullable(RevisionNumber),
     /** `silent`: its lease has run out. `never`: known by name alone. */

@@ -28,6 +28,18 @@ export const SemaphoreSchema = Type.Object(
     autoUpdate: Type.Boolean(),
     /** How long an installation should wait until it asks again, in seconds. */
     pollSeconds: Type.Integer({ minimum: 1 }),
+    /** Limits for what installations fetch (the parameters Common/Transfer/...), where some are set. */
+    transfer: Type.Optional(
+      Type.Object(
+        {
+          bytesPerSecond: Type.Optional(Type.Integer({ minimum: 0 })),
+          window: Type.Optional(Type.String()),
+          windowFromBytes: Type.Optional(Type.Integer({ minimum: 0 })),
+          atOnce: Type.Optional(Type.Integer({ minimum: 1 })),
+        },
+        closed,
+      ),
+    ),
   },
   closed,
 );
@@ -287,6 +299,23 @@ export const InstallationReportSchema = Type.Object(
     problem: Nullable(Type.String({ maxLength: 4000 })),
     autoUpdate: Type.Boolean(),
     updaterVersion: Type.String({ maxLength: 100 }),
+    /** The head of the log of releases that it was shown. */
+    releaseLog: Type.Optional(
+      Nullable(Type.Object({ epoch: RevisionNumber, size: RevisionNumber, head: Sha256Schema }, closed)),
+    ),
+    /** The first record of its update.log that does not follow the one before it; nothing where each does. */
+    logAltered: Type.Optional(
+      Type.Object(
+        {
+          file: Type.String({ pattern: "^update\\.log(\\.[0-9])?$" }),
+          line: Type.Integer({ minimum: 1 }),
+          /** The link that the record has to have, and the one that it has. */
+          expected: Nullable(Sha256Schema),
+          found: Nullable(Sha256Schema),
+        },
+        closed,
+      ),
+    ),
   },
   closed,
 );
@@ -320,6 +349,30 @@ export const HubStatusSchema = Type.Object(
     development: Type.Boolean(),
     /** Whether `lockstep setup` still has something to do, and what. */
     setup: Type.Array(Type.String()),
+    /** The certificate with which it serves, of several in its file the one that ends first; null: plain HTTP. */
+    certificate: Type.Optional(
+      Type.Union([
+        Type.Object(
+          {
+            subject: Type.String(),
+            notBefore: Time,
+            expiresAt: Time,
+            secondsLeft: Type.Integer({ description: "by the clock of the hub; negative: so long expired" }),
+          },
+          closed,
+        ),
+        Type.Null(),
+      ]),
+    ),
+    /** Queues that one running service took from another, without a cluster's word, in the last two hours. */
+    rivals: Type.Optional(
+      Type.Array(
+        Type.Object(
+          { queue: Type.String(), machine: Type.String(), former: Type.String(), at: Time },
+          closed,
+        ),
+      ),
+    ),
   },
   closed,
 );

@@ -107,6 +107,9 @@ test("faults of sense have their lines, too", () => {
 test("what is no TOML and no JSON is told where it stops being one", () => {
   assert.match(faultsOf(() => parseTemplateFile("name = \n", "t.toml"))[0] ?? "", /^t\.toml:1:8 /);
   assert.match(faultsOf(() => parseTemplateFile('{"name": ', "t.json"))[0] ?? "", /^t\.json /);
+  for (const text of ["null", "[]", '"text"', "1"])
+    assert.match(faultsOf(() => parseTemplateFile(text, "t"))[0] ?? "", /^t must be object/);
+  assert.match(faultsOf(() => parseTemplateFile("nul", "t.json"))[0] ?? "", /^t\.json .*JSON/);
   assert.match(faultsOf(() => checkTemplateDocument([], "the template"))[0] ?? "", /must be object/);
   assert.match(
     faultsOf(() => checkTemplateDocument({ name: "a", steps: [1] }, "x"))[0] ?? "",

@@ -11,7 +11,7 @@ import { readToml, type TomlLines } from "./toml-lines.ts";
  * what the HTTP interface takes. Whatever is wrong is told at once, with its line where the file is TOML.
  */
 export function parseTemplateFile(text: string, fileName: string): JobTemplate {
-  const isJson = /^\s*\{/.test(text);
+  const isJson = /^\s*\{/.test(text) || fileName.endsWith(".json") || isJsonText(text);
   const { document, lines } = isJson
     ? { document: parseJson(text, fileName), lines: null }
     : parseToml(text, fileName);
@@ -167,6 +167,16 @@ function templateInvalid(what: string, faults: readonly Fault[], cause?: unknown
     cause,
     hint: "Nothing was stored or started. docs/reference/job-template.md describes each key.",
   });
+}
+
+/** A single value, which no TOML is. */
+function isJsonText(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function parseJson(text: string, fileName: string): unknown {

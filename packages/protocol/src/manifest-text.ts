@@ -43,9 +43,10 @@ function toEntry(row: Row, previous: string | null): FileEntry {
   if (!Array.isArray(row) || row.length !== 5) throw invalid("a line is not a file entry");
   const [path, size, sha256, mode, backup] = row;
   if (typeof path !== "string" || path === "") throw invalid("a path is missing");
-  if (!Number.isSafeInteger(size) || size < 0) throw invalid(`size ${size} of ${path}`);
+  if (!Number.isSafeInteger(size) || size < 0) throw invalid(`size ${JSON.stringify(size)} of ${path}`);
   if (!isSha256(sha256)) throw invalid(`digest of ${path}`);
-  if (!Number.isInteger(mode) || mode < 0 || mode > FILE_MODE_MAX) throw invalid(`mode ${mode} of ${path}`);
+  if (!Number.isInteger(mode) || mode < 0 || mode > FILE_MODE_MAX)
+    throw invalid(`mode ${JSON.stringify(mode)} of ${path}`);
   if (backup !== 0 && backup !== 1) throw invalid(`backup mark of ${path}`);
   if (previous !== null && byPath({ path: previous }, { path }) >= 0)
     throw invalid(`${path} is out of order`);
@@ -81,9 +82,10 @@ export function parseManifest(text: string): Manifest {
   } catch (cause) {
     throw new LockstepError("MANIFEST_INVALID", "the manifest is not usable: no header", { cause });
   }
-  if (header?.format !== FORMAT) throw invalid(`format ${String(header?.format)}, expected ${FORMAT}`);
+  if (header?.format !== FORMAT)
+    throw invalid(`format ${JSON.stringify(header?.format)}, expected ${FORMAT}`);
   const target = typeof header.target === "string" ? parseTarget(header.target) : null;
-  if (target === null) throw invalid(`target ${String(header.target)}`);
+  if (target === null) throw invalid(`target ${JSON.stringify(header.target)}`);
   const read = readRows(text, firstEnd + 1, "");
   if (read !== null && read.end === text.length) return { target, entries: read.entries };
   // Something is wrong: the slow way says what.

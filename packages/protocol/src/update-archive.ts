@@ -46,7 +46,7 @@ export function parseUpdateArchive(text: string): UpdateArchiveDescription {
   } catch (cause) {
     throw invalid("its description is not JSON", "JSON", cause);
   }
-  if (value?.format !== FORMAT) throw invalid(`its format is ${String(value?.format)}`, FORMAT);
+  if (value?.format !== FORMAT) throw invalid(`its format is ${JSON.stringify(value?.format)}`, FORMAT);
   if (typeof value.version !== "string" || !Array.isArray(value.parts))
     throw invalid("its description is incomplete", "version and parts");
   const parts = value.parts.map(toPart);
@@ -57,9 +57,9 @@ export function parseUpdateArchive(text: string): UpdateArchiveDescription {
 function toPart(value: unknown): UpdateArchivePart {
   const { path, size, sha256 } = (value ?? {}) as Partial<Record<keyof UpdateArchivePart, unknown>>;
   if (typeof path !== "string" || checkPath(path) !== null)
-    throw invalid(`the part ${String(path)}`, "a path");
+    throw invalid(`the part ${JSON.stringify(path)}`, "a path");
   if (typeof size !== "number" || !Number.isSafeInteger(size) || size < 0)
-    throw invalid(`the size ${String(size)} of ${path}`, "bytes");
+    throw invalid(`the size ${JSON.stringify(size)} of ${path}`, "bytes");
   if (!isSha256(sha256)) throw invalid(`the digest of ${path}`, "SHA-256");
   return { path, size, sha256 };
 }
