@@ -34,7 +34,8 @@ export function checkSemaphore(value: unknown): Checked<Semaphore> {
 /** GET /v1/revisions/{number}. */
 export function checkRevision(value: unknown, number: number): Checked<RevisionDocument> {
   if (!isObject(value)) return { fault: "it is no object" };
-  if (value.number !== number) return { fault: `number: expected ${number}, found ${String(value.number)}` };
+  if (value.number !== number)
+    return { fault: `number: expected ${number}, found ${JSON.stringify(value.number)}` };
   if (!isSha256(value.digest)) return { fault: "digest" };
   if (!isCount(value.createdAt)) return { fault: "createdAt" };
   if (!Array.isArray(value.manifests)) return { fault: "manifests" };

@@ -1,5 +1,5 @@
 import type { Agent, ClientRequest, IncomingMessage, OutgoingHttpHeaders, RequestOptions } from "node:http";
-import { isIP } from "node:net";
+import { isLoopback } from "@lockstep/platform";
 import { isLockstepError, LockstepError } from "@lockstep/protocol/wire";
 import { answerError, connectionError, interrupted, invalidAnswer } from "./failures.ts";
 
@@ -15,14 +15,31 @@ export interface HubOptions {
   /** `http://host:port` or `https://host:port`, optionally with a path in front of /v1. */
   readonly url: string;
   readonly token?: string | null;
+  /** Gets another token where the hub does not accept the one that there is, or asks for one; null: there is none. */
+  readonly renewToken?: RenewToken | undefined;
   /** A file of certificates in PEM that are trusted instead of the machine's own. */
   readonly caFile?: string | null;
   /** How long a connection may take to come about. */
   readonly connectTimeoutMs?: number;
   /** How long nothing may arrive while something is awaited. */
   readonly idleTimeoutMs?: number;
+  /** What has come passes through here before it is read on. */
+  readonly throttle?: Throttle | undefined;
   /** Most connections at once. */
   readonly connectionsMax?: number;
+}
+
+/** Gets another token than the one that the hub did not accept (null: none was shown). Null: there is none. */
+type RenewToken = (refused: string | null) => Promise<string | null>;
+
+/** Decides how fast answers are read. */
+export interface Throttle {
+  /** Told before much is fetched; may throw. */
+  admit(bytes: number): void;
+  /** Told of bytes that have come; the next are read when it resolves. What it throws ends the answer. */
+  take(bytes: number, signal?: AbortSignal): Promise<void>;
+  /** Answers with contents that should be read at the same time. */
+  readonly atOnce: number;
 }
 
 export interface RequestDescription {
@@ -30,16 +47,23 @@ export interface RequestDescription {
   /** Path with query, from `/v1/...`. */
   readonly path: string;
   readonly headers?: OutgoingHttpHeaders;
-  readonly body?: string;
+  /** JSON, where `headers` name nothing else. */
+  readonly body?: string | Uint8Array;
   readonly signal?: AbortSignal | undefined;
   /** Added to the idle time limit: a long poll is silent on purpose. */
   readonly waitMs?: number;
+  /** Sent twice it comes to the same, as a GET does. */
+  readonly repeatable?: boolean;
+  /** Nobody waits for what the hub says: a relay may take it and pass it on some time later. */
+  readonly deferrable?: boolean;
   /** Statuses that the caller handles itself; every other one but 2xx throws. */
   readonly accept?: readonly number[];
 }
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const IDLE_TIMEOUT_MS = 60_000;
+/** A token that was kept may be over by now; the one after it is new. */
+const RENEWALS_MAX = 2;
 const ERROR_BODY_BYTES_MAX = 1024 * 1024;
 
 /** Reads the address of a hub. Throws USAGE when it is none. */
@@ -62,30 +86,34 @@ export function parseHubUrl(text: string): URL {
   return url;
 }
 
-/** Whether an address names this machine alone, so that plain HTTP shows nobody anything. */
-function isLoopback(hostname: string): boolean {
-  const host = hostname.replace(/^\[|\]$/g, "");
-  return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
-}
-
 type HttpModule = { request(options: RequestOptions): ClientRequest };
 
 export class HubConnection {
   readonly url: URL;
   readonly #options: HubOptions;
   readonly #prefix: string;
+  #token: string | null;
   #http: Promise<{ module: HttpModule; agent: Agent; ca: string | undefined }> | null = null;
 
   constructor(options: HubOptions) {
     this.url = parseHubUrl(options.url);
     this.#options = options;
     this.#prefix = this.url.pathname.replace(/\/+$/, "");
-    if (options.token && this.url.protocol === "http:" && !isLoopback(this.url.hostname))
+    this.#token = options.token ?? null;
+    if (this.#token !== null && this.#token !== "") this.#demandPrivate();
+  }
+
+  #demandPrivate(): void {
+    if (this.url.protocol === "http:" && !isLoopback(this.url.hostname))
       throw new LockstepError("USAGE", "a token is not sent to another machine over plain HTTP", {
         expected: "https://",
         found: this.url.origin,
         hint: "Use the hub's https address, or unset the token.",
       });
+  }
+
+  get throttle(): Throttle | null {
+    return this.#options.throttle ?? null;
   }
 
   /** Ends all idle connections. */
@@ -98,7 +126,38 @@ export class HubConnection {
    * Throws HUB_UNREACHABLE, HUB_CERTIFICATE_REFUSED, INTERRUPTED, or what the hub said.
    */
   async send(description: RequestDescription): Promise<IncomingMessage> {
-    const response = await this.#exchange(description, description.method === "GET");
+    const { renewToken } = this.#options;
+    for (let renewals = 0; ; renewals++) {
+      const shown = this.#token;
+      try {
+        return await this.#sendOnce(description);
+      } catch (error) {
+        const asked = isLockstepError(error, "AUTHENTICATION_REQUIRED");
+        if (renewToken === undefined || !asked || renewals >= RENEWALS_MAX) throw error;
+        // Of several requests at once, one renews and the others go on with what it got.
+        if (this.#token === shown) await this.#renew(renewToken);
+        if (this.#token === shown) throw error;
+      }
+    }
+  }
+
+  #renewing: Promise<void> | null = null;
+
+  async #renew(renewToken: RenewToken): Promise<void> {
+    this.#demandPrivate();
+    this.#renewing ??= (async () => {
+      this.#token = (await renewToken(this.#token)) ?? this.#token;
+    })().finally(() => {
+      this.#renewing = null;
+    });
+    await this.#renewing;
+  }
+
+  async #sendOnce(description: RequestDescription): Promise<IncomingMessage> {
+    const response = await this.#exchange(
+      description,
+      description.method === "GET" || description.repeatable === true,
+    );
     const status = response.statusCode ?? 0;
     if ((status >= 200 && status < 300) || description.accept?.includes(status)) return response;
     throw await this.#readError(response, description);
@@ -148,6 +207,7 @@ export class HubConnection {
             bytesMax,
             length,
           );
+        await this.#options.throttle?.take(chunk.length, description.signal);
         chunks.push(chunk);
       }
     } catch (error) {
@@ -159,7 +219,10 @@ export class HubConnection {
   /** Reads a body piece by piece; a cut comes out as HUB_UNREACHABLE. */
   async *chunks(response: IncomingMessage, signal?: AbortSignal): AsyncGenerator<Buffer, void> {
     try {
-      for await (const chunk of response as AsyncIterable<Buffer>) yield chunk;
+      for await (const chunk of response as AsyncIterable<Buffer>) {
+        await this.#options.throttle?.take(chunk.length, signal);
+        yield chunk;
+      }
     } catch (error) {
       throw this.fault(error, signal);
     } finally {
@@ -217,19 +280,8 @@ export class HubConnection {
       return { module: http, agent: new http.Agent(agentOptions), ca: undefined };
     }
     const https = process.getBuiltinModule("node:https");
-    let ca: string | undefined;
-    if (this.#options.caFile) {
-      const { readFileSync } = await import("node:fs");
-      try {
-        ca = readFileSync(this.#options.caFile, "utf8");
-      } catch (cause) {
-        throw new LockstepError("USAGE", `the certificate file ${this.#options.caFile} cannot be read`, {
-          found: this.#options.caFile,
-          hint: "Name a readable file of certificates in PEM.",
-          cause,
-        });
-      }
-    }
+    const { caFile } = this.#options;
+    const ca = caFile ? (await import("./authorities.ts")).readAuthorities(caFile) : undefined;
     return { module: https, agent: new https.Agent(agentOptions), ca };
   }
 
@@ -240,9 +292,9 @@ export class HubConnection {
     this.#http ??= this.#load();
     const { module, agent, ca } = await this.#http;
     const headers: OutgoingHttpHeaders = { ...description.headers };
-    if (this.#options.token) headers.authorization = `Bearer ${this.#options.token}`;
+    if (this.#token) headers.authorization = `Bearer ${this.#token}`;
     if (description.body !== undefined) {
-      headers["content-type"] = "application/json";
+      headers["content-type"] ??= "application/json";
       headers["content-length"] = Buffer.byteLength(description.body);
     }
     const request = module.request({
@@ -256,6 +308,8 @@ export class HubConnection {
       ...(ca === undefined ? {} : { ca }),
       ...(description.signal === undefined ? {} : { signal: description.signal }),
     } as RequestOptions);
+    // It stays open without saying so, in HTTP/1.1.
+    request.removeHeader("connection");
     const idleMs = (this.#options.idleTimeoutMs ?? IDLE_TIMEOUT_MS) + (description.waitMs ?? 0);
     const answer = new Promise<IncomingMessage>((resolve, reject) => {
       const connectMs = this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;

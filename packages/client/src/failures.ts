@@ -46,6 +46,15 @@ function codeOf(error: unknown): string {
   return (error as { message?: unknown } | null)?.message === "aborted" ? "ECONNRESET" : "UNKNOWN";
 }
 
+/** Of faults that no authority's certificate mends. */
+const CERTIFICATE_HINTS: Readonly<Record<string, string>> = {
+  CERT_HAS_EXPIRED:
+    "Renew the certificate there and restart what serves with it; else correct this machine's clock.",
+  CERT_NOT_YET_VALID: "Correct this machine's clock, or the certificate there.",
+  ERR_TLS_CERT_ALTNAME_INVALID:
+    "Use the name that the certificate bears, or add this one to the certificate.",
+};
+
 function isCertificateFault(code: string): boolean {
   return /CERT|SIGNATURE|ALTNAME|UNABLE_TO_VERIFY|CRL|ISSUER/.test(code) && !code.startsWith("ECONN");
 }
@@ -57,7 +66,7 @@ export function connectionError(url: URL, error: unknown): LockstepError {
     return new LockstepError("HUB_CERTIFICATE_REFUSED", `the certificate of ${url.origin} is not trusted`, {
       expected: `a certificate for ${url.hostname} from a trusted authority`,
       found: code,
-      hint: "Give the authority's certificate by --ca FILE or LOCKSTEP_CA, or correct the hub's certificate.",
+      hint: CERTIFICATE_HINTS[code] ?? "Give the authority's certificate by --ca-file FILE or LOCKSTEP_CA.",
       cause: error,
     });
   const reason = REASONS[code];

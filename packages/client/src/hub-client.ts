@@ -18,14 +18,20 @@ import {
   type RevisionDiff,
   type RevisionDocument,
   type RevisionList,
+  readSignedMark,
   type Semaphore,
   type Settings,
   type Setup,
+  SIGNED_HEADER,
+  type SigningStatus,
+  stepTag,
   type Targets,
 } from "@lockstep/protocol/wire";
 import { type Checked, checkMembers, checkRevision, checkSemaphore } from "./answers.ts";
-import { HubConnection, type HubOptions, type RequestDescription } from "./connection.ts";
+import { HubConnection, type HubOptions, type RequestDescription, type Throttle } from "./connection.ts";
 import { invalidAnswer } from "./failures.ts";
+import { RelayedConnection } from "./relayed-connection.ts";
+import type { SemaphoreAnswer } from "./semaphore-answer.ts";
 import { type UploadOptions, type UploadPart, uploadContents } from "./upload.ts";
 
 /**
@@ -36,11 +42,6 @@ import { type UploadOptions, type UploadPart, uploadContents } from "./upload.ts
 export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
 }
-
-/** What the semaphore says to someone who knows a revision already. */
-export type SemaphoreAnswer =
-  | { readonly kind: "equal"; readonly revision: number }
-  | { readonly kind: "different"; readonly semaphore: Semaphore };
 
 /** A content on its way: bytes from `offset` on, in the encoding in which the hub keeps it. */
 export interface ContentAnswer {
@@ -60,18 +61,40 @@ export interface ContentResume {
 }
 
 const JSON_BYTES_MAX = 256 * 1024 * 1024;
+type ReportOptions = CallOptions & Pick<RequestDescription, "deferrable">;
+const SIGNED_BYTES_MAX = 16 * 1024 * 1024;
 const SEMAPHORE_BYTES_MAX = 64 * 1024;
 
 export class HubClient {
   readonly connection: HubConnection;
 
-  constructor(options: HubOptions) {
-    this.connection = new HubConnection(options);
+  /** `relay`: address of a relay that is asked first for what many installations ask for. */
+  constructor(options: HubOptions & { readonly relay?: string | null }) {
+    const { relay = null, ...own } = options;
+    this.connection = relay === null ? new HubConnection(own) : new RelayedConnection(own, relay);
+  }
+
+  /**
+   * Leaves the relay because of something that came from it and was wrong. True where there was one, so that the same is
+   * worth another try; false where it came from the hub.
+   */
+  leaveRelay(reason: unknown): boolean {
+    return this.connection instanceof RelayedConnection && this.connection.leave(reason);
+  }
+
+  /** Why the relay was left, in a sentence, where it was. */
+  get relayRemarks(): readonly string[] {
+    return this.connection instanceof RelayedConnection ? this.connection.remarks : [];
   }
 
   /** The hub's address as it is written into an installation. */
   get url(): string {
     return this.connection.url.href.replace(/\/+$/, "");
+  }
+
+  /** What decides how fast answers are read, where something does. */
+  get throttle(): Throttle | null {
+    return this.connection.throttle;
   }
 
   /** Ends all idle connections; a process may also just end. */
@@ -81,31 +104,35 @@ export class HubClient {
 
   /**
    * Reads the software revision (S19, S25). `known` makes it one small answer when nothing has changed; `waitSeconds`
-   * asks the hub to answer as soon as the value differs from `known`, at the latest after that time.
+   * asks the hub to answer as soon as it differs from `known`, at the latest after that time. `installation`: who asks.
    */
   async semaphore(
     known: number | null,
-    options: CallOptions & { readonly waitSeconds?: number } = {},
+    options: CallOptions & { readonly waitSeconds?: number; readonly installation?: string } = {},
   ): Promise<SemaphoreAnswer> {
     const wait = options.waitSeconds ?? 0;
     const description: RequestDescription = {
       method: "GET",
       path: known !== null && wait > 0 ? `/v1/revision?after=${known}&wait=${wait}` : "/v1/revision",
-      headers: known === null ? {} : { "if-none-match": `"${known}"` },
+      headers: {
+        ...(known === null ? {} : { "if-none-match": `"${known}"` }),
+        ...(options.installation === undefined ? {} : { "lockstep-installation": options.installation }),
+      },
       signal: options.signal,
       waitMs: wait * 1000,
       accept: [304],
     };
     const answer = await this.connection.read(description, SEMAPHORE_BYTES_MAX);
+    const signed = readSignedMark(answer.headers[SIGNED_HEADER]);
     if (answer.status === 304) {
       if (known === null) throw this.#invalid(description, "304 to an unconditional request", 200, 304);
-      return { kind: "equal", revision: known };
+      return { kind: "equal", revision: known, signed };
     }
     const semaphore = this.#checked(description, checkSemaphore(this.#json(description, answer.body)));
     // A proxy may strip the condition; the value decides, not the status.
     return semaphore.revision === known
-      ? { kind: "equal", revision: known }
-      : { kind: "different", semaphore };
+      ? { kind: "equal", revision: known, signed }
+      : { kind: "different", semaphore, signed };
   }
 
   /** The semaphore with its settings, whatever the caller knows. */
@@ -145,19 +172,57 @@ export class HubClient {
    */
   async manifest(ref: ManifestRef, options: CallOptions = {}): Promise<string> {
     const { readManifest } = await import("./manifest-download.ts");
-    return await readManifest(
-      this.connection,
-      `/v1/manifests/sha256/${ref.sha256}`,
-      ref,
-      formatTarget(ref.target),
-      options.signal,
-    );
+    const path = `/v1/manifests/sha256/${ref.sha256}`;
+    try {
+      return await readManifest(this.connection, path, ref, formatTarget(ref.target), options.signal);
+    } catch (error) {
+      if (options.signal?.aborted === true || !this.leaveRelay(error)) throw error;
+      return await readManifest(this.connection, path, ref, formatTarget(ref.target), options.signal);
+    }
   }
 
-  /** What leads from one manifest to another, as text; null when the hub cannot say (404). Not verified here. */
-  async manifestDelta(from: Sha256, to: Sha256, options: CallOptions = {}): Promise<string | null> {
+  /**
+   * The step between two manifests, from `offset` on. Null: there is none, or it is not made within `waitSeconds`; the second
+   * is told by `HUB_BUSY`. Bytes come as they are, and go on where they were cut.
+   */
+  async step(
+    from: Sha256,
+    to: Sha256,
+    options: CallOptions & { readonly offset: number; readonly waitSeconds: number },
+  ): Promise<ContentAnswer | null> {
+    const { offset, waitSeconds } = options;
+    const description: RequestDescription = {
+      method: "GET",
+      path: `/v1/steps/${from}/${to}${query({ wait: waitSeconds })}`,
+      headers: offset > 0 ? { range: `bytes=${offset}-`, "if-range": stepTag(from, to) } : {},
+      signal: options.signal,
+      waitMs: waitSeconds * 1000,
+      accept: [404, 416],
+    };
+    const response = await this.connection.send(description);
+    if (response.statusCode === 404) {
+      response.destroy();
+      return null;
+    }
+    if (response.statusCode === 416) {
+      response.destroy();
+      return { encoding: "identity", offset, total: offset, chunks: nothing() };
+    }
+    return this.#contentAnswer(response, description, offset, options.signal);
+  }
+
+  /**
+   * What leads from one manifest to another, as text of at most `bytesMax`; null when the hub cannot say (404). Not
+   * verified here.
+   */
+  async manifestDelta(
+    from: Sha256,
+    to: Sha256,
+    options: CallOptions & { readonly bytesMax: number },
+  ): Promise<string | null> {
     const { readDelta } = await import("./manifest-download.ts");
-    return await readDelta(this.connection, `/v1/manifests/delta${query({ from, to })}`, options.signal);
+    const path = `/v1/manifests/delta${query({ from, to })}`;
+    return await readDelta(this.connection, path, options.bytesMax, options.signal);
   }
 
   /**
@@ -213,6 +278,41 @@ export class HubClient {
       throw this.#invalid(description, "another type of content", CONTENT_STREAM_TYPE, type ?? "none");
     }
     return this.connection.chunks(response, options.signal);
+  }
+
+  /** Which keys sign what. */
+  signingStatus(options: CallOptions = {}): Promise<SigningStatus> {
+    return this.#call(this.#get("/v1/signing", options), ["roles", "log"]);
+  }
+
+  /** A document of signed metadata as its bytes. Not verified here. Throws NOT_FOUND. */
+  async signedDocument(name: string, options: CallOptions = {}): Promise<Uint8Array> {
+    return (await this.connection.read(this.#get(`/v1/trust/${name}`, options), SIGNED_BYTES_MAX)).body;
+  }
+
+  /** The targets metadata that waits for signatures. Throws NOT_FOUND. */
+  async awaitingDocument(options: CallOptions = {}): Promise<string> {
+    const { body } = await this.connection.read(this.#get("/v1/signing/awaiting", options), SIGNED_BYTES_MAX);
+    return body.toString("utf8");
+  }
+
+  /** Hands signatures in for what waits. Throws SIGNATURE_REFUSED. */
+  putSignatures(document: string, options: CallOptions = {}): Promise<SigningStatus> {
+    return this.#call(this.#post("/v1/signing/targets", { document }, options), ["roles", "log"]);
+  }
+
+  /** Puts a new root in force. Throws SIGNATURE_REFUSED, TRUST_REFUSED. */
+  putRoot(root: string, targets: string | null, options: CallOptions = {}): Promise<SigningStatus> {
+    return this.#call(this.#post("/v1/signing/root", { root, targets }, options), ["roles", "log"]);
+  }
+
+  /** Makes a further key on the hub; returns its public half. */
+  async makeSigningKey(
+    role: "targets" | "snapshot" | "timestamp" | "orders",
+    options: CallOptions = {},
+  ): Promise<string> {
+    const description = this.#post("/v1/signing/keys", { role }, options);
+    return (await this.#call<{ public: string }>(description, ["public"])).public;
   }
 
   compareLoad(request: LoadRequest, options: CallOptions = {}): Promise<LoadComparison> {
@@ -290,8 +390,8 @@ export class HubClient {
     return this.#call(this.#put("/v1/dbqueue/stopped", { stopped, reason }, options), []);
   }
 
-  async report(installation: string, report: InstallationReport, options: CallOptions = {}): Promise<void> {
-    const path = `/v1/installations/${encodeURIComponent(installation)}`;
+  async report(id: string, report: InstallationReport, options: ReportOptions = {}): Promise<void> {
+    const path = `/v1/installations/${encodeURIComponent(id)}`;
     await this.connection.read(this.#put(path, report, options), JSON_BYTES_MAX);
   }
 
@@ -317,8 +417,8 @@ export class HubClient {
     return { method: "POST", path, body: JSON.stringify(body), signal: options.signal };
   }
 
-  #put(path: string, body: unknown, options: CallOptions): RequestDescription {
-    return { method: "PUT", path, body: JSON.stringify(body), signal: options.signal };
+  #put(path: string, body: unknown, options: ReportOptions): RequestDescription {
+    return { ...options, method: "PUT", path, body: JSON.stringify(body) };
   }
 
   async #call<T>(description: RequestDescription, members: readonly string[]): Promise<T> {

@@ -61,10 +61,11 @@ export async function readManifest(
 export async function readDelta(
   connection: HubConnection,
   path: string,
+  bytesMax: number,
   signal: AbortSignal | undefined,
 ): Promise<string | null> {
   const headers = { "accept-encoding": "zstd" };
   const description: RequestDescription = { method: "GET", path, headers, signal, accept: [404] };
-  const { status, body } = await readText(connection, description, DELTA_BYTES_MAX);
+  const { status, body } = await readText(connection, description, Math.min(bytesMax, DELTA_BYTES_MAX));
   return status === 404 ? null : body.toString("utf8");
 }
