@@ -4,19 +4,32 @@
  */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { describe, test } from "node:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { after, describe, test } from "node:test";
+import { silentLogger, systemClock } from "@lockstep/platform";
 import type { Procedure } from "../../packages/hub/src/dbqueue/procedure.ts";
 import { collectContentProcedure } from "../../packages/hub/src/repository/collect-content.ts";
 import { softwareRevisionProcedure } from "../../packages/hub/src/repository/software-revision.ts";
 import { updateArchiveProcedure } from "../../packages/hub/src/repository/update-archive.ts";
+import { TrustPublisher } from "../../packages/hub/src/trust/publisher.ts";
 import { isIdle, startQueue, until } from "../support/dbqueue.ts";
 import { systemPrograms, type TestDatabase, type TestServer, usePostgres } from "../support/postgres.ts";
 
 const system = systemPrograms();
 
 /** The archive's updater is some program; which one is none of this test's business. */
+const publisher = new TrustPublisher({
+  dataDirectory: mkdtempSync(join(tmpdir(), "lockstep-keys-")),
+  passphrase: null,
+  clock: systemClock,
+  log: silentLogger,
+});
+after(() => rmSync(dirname(publisher.keysDirectory), { recursive: true, force: true }));
+
 const procedures = (): readonly Procedure[] => [
-  softwareRevisionProcedure(),
+  softwareRevisionProcedure(publisher),
   collectContentProcedure({ now: () => Date.now() }),
   updateArchiveProcedure({ version: "0", load: async () => Buffer.from("export {};\n") }),
 ];
@@ -58,6 +71,7 @@ async function runs({ pool }: TestDatabase): Promise<number> {
 function suite(server: TestServer): void {
   test("adding, changing and deleting a file moves the semaphore; the same content again does not (3, 4, 5, 8)", async (t) => {
     const database = await server.database(t);
+    await publisher.begin(database.pool);
     await startQueue(database, procedures());
     const settled = async (): Promise<number> => {
       await until(() => isIdle(database.pool));
@@ -82,6 +96,7 @@ function suite(server: TestServer): void {
 
   test("many changes before the processor runs are one recalculation, and until then the old value stands (6, 7)", async (t) => {
     const database = await server.database(t);
+    await publisher.begin(database.pool);
     const queue = await startQueue(database, procedures());
     await putFile(database, "bin/first", "0");
     await until(() => isIdle(database.pool));
@@ -109,6 +124,7 @@ function suite(server: TestServer): void {
 
   test("the archive is built before the software revision that needs it, and its own change asks for no third run", async (t) => {
     const database = await server.database(t);
+    await publisher.begin(database.pool);
     const queue = await startQueue(database, procedures());
     await putFile(database, "bin/a", "one");
     await until(() => isIdle(database.pool));

@@ -1,3 +1,4 @@
+import "../support/property-seed.ts";
 import assert from "node:assert/strict";
 import { hash, randomBytes } from "node:crypto";
 import { readdir, rm, truncate, writeFile } from "node:fs/promises";

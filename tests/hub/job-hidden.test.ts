@@ -140,6 +140,39 @@ suite("hidden values", () => {
     for (const { text } of rows) holdsNone(text, "a journal text of the database");
   });
 
+  test("so can texts that only hold a hidden value, as long as something still hides it", async (t) => {
+    const hub = await startTestHub(t, server);
+    const path = "/v1/jobs/templates/Part";
+    const original: JobTemplate = {
+      name: "Part",
+      description: "with part-Gehe1m",
+      parameters: {
+        pin: { hidden: true, default: "part-Gehe1m" },
+        url: { default: "https://h/?t=part-Gehe1m" },
+      },
+      steps: [
+        { name: "A", component: "C", task: "T", queue: QUEUE, parameters: { a: ["--key=part-Gehe1m"] } },
+      ],
+    };
+    await askJson(hub, "PUT", path, original);
+    const { template } = await askJson<StoredTemplate>(hub, "GET", path);
+    assert.ok(!JSON.stringify(template).includes("Gehe1m"));
+    await askJson(hub, "PUT", path, { ...template, priority: 3 });
+    const read = async () =>
+      (await hub.pool.query<{ definition: JobTemplate }>("select definition from job_template")).rows[0]
+        ?.definition;
+    assert.deepEqual(await read(), { ...original, priority: 3 });
+    for (const parameters of [
+      { url: template.parameters?.url },
+      { ...template.parameters, url: { default: "https://other/?t=<HIDDEN>" } },
+    ])
+      assert.equal(
+        codeOf(await ask(hub, "PUT", path, { body: { ...template, parameters } })),
+        "JOB_TEMPLATE_INVALID",
+      );
+    assert.deepEqual(await read(), { ...original, priority: 3 });
+  });
+
   test("a template that was shown can be put back; <HIDDEN> stands for what is stored", async (t) => {
     const hub = await startTestHub(t, server);
     const path = "/v1/jobs/templates/Secretive";

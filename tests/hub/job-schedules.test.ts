@@ -32,11 +32,57 @@ test("02:30 when the clocks jump over it starts at 03:00, and once", () => {
   ]);
 });
 
+test("several times in the hour that is skipped start once at its end, also where that is midnight", () => {
+  for (const cron of ["15,45 2 * * *", "*/10 2 * * *", "0 15-45 2 * * *"])
+    assert.equal(times(cron, "Europe/Berlin", "2026-03-29T00:50:00Z", 1)[0], "2026-03-29T01:00", cron);
+  assert.deepEqual(times("15,45 2 * * *", "Europe/Berlin", "2026-03-28T01:20:00Z", 4), [
+    "2026-03-28T01:45",
+    "2026-03-29T01:00",
+    "2026-03-30T00:15",
+    "2026-03-30T00:45",
+  ]);
+  assert.deepEqual(times("30 2-3 * * *", "Europe/Berlin", "2026-03-29T00:00:00Z", 3), [
+    "2026-03-29T01:00",
+    "2026-03-29T01:30",
+    "2026-03-30T00:30",
+  ]);
+  // Every hour at 45 leaves out the one that is not there.
+  assert.deepEqual(times("45 * * * *", "Europe/Berlin", "2026-03-29T00:10:00Z", 2), [
+    "2026-03-29T00:45",
+    "2026-03-29T01:45",
+  ]);
+  // Nuuk, 2026-03-28: 23:00 is 00:00 of the 29th.
+  assert.deepEqual(times("45 23 * * *", "America/Nuuk", "2026-03-28T12:00:00Z", 2), [
+    "2026-03-29T01:00",
+    "2026-03-30T00:45",
+  ]);
+  // Half an hour is skipped on Lord Howe: 02:00 is 02:30.
+  assert.equal(
+    times("5,10 2 * * *", "Australia/Lord_Howe", "2026-10-03T12:00:00Z", 1)[0],
+    "2026-10-03T15:30",
+  );
+});
+
 test("02:30 when it comes twice starts the first time alone", () => {
   // Berlin, 2026-10-25: 03:00 is 02:00 again.
   assert.deepEqual(times("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", 2), [
     "2026-10-25T00:30",
     "2026-10-26T01:30",
+  ]);
+});
+
+test("several times in the hour that comes twice start the first time alone", () => {
+  assert.deepEqual(times("15,45 2,3 * * *", "Europe/Berlin", "2026-10-24T22:30:00Z", 5), [
+    "2026-10-25T00:15",
+    "2026-10-25T00:45",
+    "2026-10-25T02:15",
+    "2026-10-25T02:45",
+    "2026-10-26T01:15",
+  ]);
+  assert.deepEqual(times("* * 2 * * *", "Europe/Berlin", "2026-10-25T00:59:59Z", 1), ["2026-10-26T01:00"]);
+  assert.deepEqual(times("@hourly", "Europe/Berlin", "2026-10-25T00:00:00Z", 2), [
+    "2026-10-25T01:00",
+    "2026-10-25T02:00",
   ]);
 });
 
@@ -157,6 +203,41 @@ suite("schedules", () => {
     assert.deepEqual(await wrong({ cron: "0 0 0 1 1 * 2031" }), ["JOB_SCHEDULE_INVALID", "cron"]);
     assert.deepEqual(await wrong({ template: "Nothing" }), ["JOB_TEMPLATE_UNKNOWN"]);
     assert.equal((await askJson<ScheduleList>(hub, "GET", "/v1/jobs/schedules")).schedules.length, 1);
+  });
+
+  test("a schedule that cannot be run holds up none of those that are due after it", async (t) => {
+    const hub = await startTestHub(t, server);
+    await prepare(hub);
+    await askJson(hub, "PUT", "/v1/jobs/schedules/other", {
+      name: "other",
+      template: "Daily",
+      cron: "0 4 * * *",
+    });
+    // By a hand in the database: nobody else can.
+    await hub.pool.query(`update job_schedule set cron = 'nonsense' where name = 'daily'`);
+    await hub.pool.query(
+      `update job_schedule set next_at = now() - case name when 'daily' then interval '2 s' else interval '1 s' end`,
+    );
+    for (;;) {
+      const [started] = await processes(hub);
+      if (started !== undefined) {
+        assert.equal(started.startedBy, "schedule other");
+        break;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  });
+
+  test("a hidden value that was never stored cannot be kept", async (t) => {
+    const hub = await startTestHub(t, server);
+    await askJson(hub, "PUT", "/v1/jobs/templates/Daily", {
+      ...template,
+      parameters: { day: { hidden: true } },
+    });
+    const body = { name: "new", template: "Daily", cron: "0 3 * * *", parameters: { day: "<HIDDEN>" } };
+    const answer = await ask(hub, "PUT", "/v1/jobs/schedules/new", { body });
+    assert.equal(codeOf(answer), "JOB_SCHEDULE_INVALID");
+    assert.match(answer.body.toString("utf8"), /parameters\.day.*none is stored here/);
   });
 
   test("three hubs start one process for one due time", async (t) => {

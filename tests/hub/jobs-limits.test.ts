@@ -78,6 +78,80 @@ suite("limits and fairness", () => {
     assert.equal((await service.take(10)).length, 3);
   });
 
+  test("a limit that is set while a step is being put in counts for that step too", async (t) => {
+    const hub = await startTestHub(t, server);
+    const { id } = await putProcess(hub.pool, [{ component: "Other", queue: "elsewhere" }]);
+    const client = await hub.pool.connect();
+    let limited: Promise<unknown> | null = null;
+    try {
+      await client.query("begin");
+      await client.query(
+        "insert into job_step (process_id, name, component, task, queue) values ($1, 's', 'Late', 'Run', 'Q')",
+        [id],
+      );
+      limited = hub.pool.query("insert into job_component_limit values ('Late', '', 1)");
+      // Until it is there, and waits for us.
+      for (;;) {
+        const { rows } = await hub.pool.query<{ there: boolean }>(
+          `select exists (select from pg_stat_activity where wait_event_type = 'Lock'
+             and query like 'insert into job_component_limit%') or exists (select from job_component_limit) as there`,
+        );
+        if (rows[0]?.there === true) break;
+      }
+      await client.query("commit");
+    } finally {
+      client.release();
+      await limited;
+    }
+    assert.equal((await jobServer(hub, "Q").take(1)).length, 1);
+  });
+
+  test("a freed place wakes a queue however many steps wait for it in another one", async (t) => {
+    const hub = await startTestHub(t, server);
+    await hub.pool.query("insert into job_component_limit values ('N', '', 1)");
+    const step = { component: "N", queue: "C" };
+    await putProcess(hub.pool, [step]);
+    const c = jobServer(hub, "C");
+    const [held] = await c.take();
+    await putProcess(
+      hub.pool,
+      Array.from({ length: 1_200 }, (_, index) => ({ ...step, name: `s${index}`, queue: "A" })),
+    );
+    await putProcess(hub.pool, [{ ...step, queue: "B" }]);
+    const b = jobServer(hub, "B");
+    assert.deepEqual(await b.take(), []);
+    const waiting = b.take(1, 0, { waitMs: 30_000 });
+    await c.report(held?.id ?? 0, "success");
+    assert.equal((await waiting).length, 1);
+  });
+
+  test("behind thousands that wait, each kind of step that may begin is found, by component, task and object", async (t) => {
+    const hub = await startTestHub(t, server);
+    await hub.pool.query(
+      "insert into job_component_limit values ('Full', '', 1), ('Full', 'own', 1), ('Some', '', 2)",
+    );
+    const many = (more: object) => Array.from({ length: 2_100 }, (_, at) => ({ name: `m${at}`, ...more }));
+    await putProcess(hub.pool, many({ component: "Full", priority: 15 }));
+    await putProcess(hub.pool, many({ component: "Thing", exclusive_object: "busy", priority: 15 }));
+    const service = jobServer(hub, "Q");
+    assert.equal((await service.take(2)).length, 2);
+    assert.deepEqual(await service.take(5), []);
+    await putProcess(hub.pool, [
+      { name: "own", component: "Full", task: "own" },
+      { name: "object", component: "Thing", exclusive_object: "free" },
+      { name: "same", component: "Thing", exclusive_object: "free" },
+      { name: "some", component: "Some", priority: 9 },
+      { name: "more", component: "Some", task: "other" },
+      { name: "third", component: "Some" },
+    ]);
+    assert.deepEqual((await service.take(10)).map(({ name }) => name).sort(), [
+      "more",
+      "object",
+      "own",
+      "some",
+    ]);
+  });
+
   test("a freed place wakes another queue that waits for it", async (t) => {
     const hub = await startTestHub(t, server);
     const other = await startTestHub(t, server, { shared: hub.database });

@@ -4,8 +4,8 @@ import { readFile, stat, writeFile } from "node:fs/promises";
 import { request as httpsRequest } from "node:https";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { silentLogger } from "@lockstep/platform";
-import { isLockstepError, type Setup } from "@lockstep/protocol";
+import { type Clock, createLogger, silentLogger, systemClock } from "@lockstep/platform";
+import { type HubStatus, isLockstepError, type Setup } from "@lockstep/protocol";
 import { migrate, readMigrations } from "../../packages/hub/src/db/migrate.ts";
 import { type HubOptions, startHub } from "../../packages/hub/src/hub.ts";
 import { makeCertificate } from "../support/certificate.ts";
@@ -92,6 +92,60 @@ describe("the life of a hub", () => {
       }, reject);
     });
     assert.equal(status, 200);
+  });
+
+  test("a certificate that expires soon or has expired is said in the log and by the status", async (t) => {
+    const files = await makeCertificate(await temporaryDirectory(t));
+    const ca = await readFile(files.certFile);
+    const hourMs = 3_600_000;
+    // It is good for 48 hours.
+    for (const [hours, level, message] of [
+      [1, null, ""],
+      [40, "warn", "expires soon"],
+      [49, "error", "has expired"],
+    ] as const) {
+      const lines: { level: string; message: string; secondsLeft?: number }[] = [];
+      const clock: Clock = { ...systemClock, now: () => Date.now() + hours * hourMs };
+      const write = (line: string) => void lines.push(JSON.parse(line));
+      const log = createLogger({ level: "info", format: "json", write, clock: systemClock });
+      const hub = await startTestHub(t, server, { tls: files, clock, log });
+      const said = lines.filter((line) => line.message.startsWith("the hub's certificate"));
+      assert.deepEqual(
+        said.map((line) => line.level),
+        level === null ? [] : [level],
+      );
+      assert.ok(said.every((line) => line.message.includes(message)));
+      const status = await new Promise<string>((resolve, reject) => {
+        const headers = { authorization: `Bearer ${hub.token}` };
+        httpsRequest(`${hub.url}/v1/status`, { ca, headers, agent: false }, (response) => {
+          response.setEncoding("utf8").on("data", (text: string) => resolve(text));
+        })
+          .on("error", reject)
+          .end();
+      });
+      const { certificate } = JSON.parse(status) as HubStatus;
+      const left = (certificate?.secondsLeft ?? 0) / 3_600;
+      assert.ok(left <= 48 - hours && left > 47.5 - hours, `${left} h of ${48 - hours}`);
+      await hub.stop();
+    }
+  });
+
+  test("what cannot serve as a certificate with its key is refused by the name of its file", async (t) => {
+    const [one, other] = [
+      await makeCertificate(await temporaryDirectory(t)),
+      await makeCertificate(await temporaryDirectory(t)),
+    ];
+    for (const [certFile, keyFile, problem] of [
+      [join(one.certFile, "missing"), one.keyFile, /missing cannot be read$/],
+      [one.keyFile, one.keyFile, /key\.pem holds no certificate$/],
+      [one.certFile, one.certFile, /cert\.pem holds no private key$/],
+      [one.certFile, other.keyFile, /is not the key of /],
+    ] as const)
+      await assert.rejects(startTestHub(t, server, { tls: { certFile, keyFile } }), (error) => {
+        assert.ok(isLockstepError(error, "CONFIG_INVALID"), String(error));
+        assert.match(error.message, problem);
+        return true;
+      });
   });
 
   test("the token is made once, for this user alone, and a broken file is refused", async (t) => {
@@ -202,7 +256,11 @@ describe("the life of a hub", () => {
     // Another version of the hub brings another updater.
     await hub.stop();
     const updater = { version: "0.2.0", load: async () => Buffer.from("export const updater = 2;\n") };
-    const newer = await startTestHub(t, server, { shared: hub.database, updater });
+    const newer = await startTestHub(t, server, {
+      shared: hub.database,
+      dataDirectory: hub.directory,
+      updater,
+    });
     const states = (await askJson<Setup>(newer, "GET", "/v1/setup")).steps.map((step) => step.state);
     assert.deepEqual(states, ["done", "done", "needed", "needed", "needed"]);
     const renewed = await askJson<Setup>(newer, "POST", "/v1/setup");

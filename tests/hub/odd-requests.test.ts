@@ -62,6 +62,14 @@ describe("odd requests", () => {
     await refused("POST", "/v1/files/remove", { match: "a\0b" });
     await refused("POST", "/v1/files/assign", { match: "**", add: ["role:A\0"], remove: [], only: false });
     await refused("PUT", "/v1/dbqueue/stopped", { stopped: true, reason: "a\0" });
+    const half = { host: "h", directory: "/opt", roles: ["\ud800"], packages: [], revision: 1 };
+    await refused("PUT", "/v1/installations/i", {
+      ...half,
+      outcome: "updated",
+      problem: null,
+      autoUpdate: true,
+      updaterVersion: "1",
+    });
     await refused("PUT", "/v1/installations/i", {
       host: "a\0",
       directory: "/opt\ud800",

@@ -1,3 +1,4 @@
+import "../support/property-seed.ts";
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { byPath, computeManifests, formatTarget, UPDATE_ARCHIVE_PATH } from "@lockstep/core";

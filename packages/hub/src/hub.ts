@@ -1,7 +1,16 @@
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import { join, resolve } from "node:path";
-import { type Clock, type Logger, type Random, systemClock, systemRandom } from "@lockstep/platform";
+import {
+  type Clock,
+  formatUrl,
+  type ListenAddress,
+  type Logger,
+  parseListen,
+  type Random,
+  systemClock,
+  systemRandom,
+} from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol";
 import { ContentStore } from "@lockstep/store";
 import manifest from "../package.json" with { type: "json" };
@@ -21,21 +30,27 @@ import { createServer, type HubServer } from "./http/server.ts";
 import type { HubGates, HubServices, Repository } from "./http/services.ts";
 import { type ScheduleRunner, startSchedules } from "./jobs/schedules.ts";
 import { startJobService } from "./jobs/service.ts";
-import { checkListen, DEFAULT_LISTEN, formatUrl, type ListenAddress, parseListen } from "./listen-address.ts";
+import { checkListen, DEFAULT_LISTEN } from "./listen-address.ts";
 import { collectContentProcedure } from "./repository/collect-content.ts";
 import { DEFAULT_LOAD_LIMITS, type LoadLimits } from "./repository/load.ts";
 import { watchSemaphore } from "./repository/semaphore.ts";
 import { softwareRevisionProcedure } from "./repository/software-revision.ts";
 import { type UpdaterSource, updateArchiveProcedure } from "./repository/update-archive.ts";
+import { readServedTls, type ServedCertificate, watchCertificate } from "./served-certificate.ts";
 import { createSetup } from "./setup/setup.ts";
 import { findUpdater } from "./setup/updater-source.ts";
+import { StepFiles } from "./steps/step-files.ts";
+import { StepLibrary } from "./steps/step-library.ts";
+import { type StepsAhead, startStepsAhead } from "./steps/steps-ahead.ts";
 import { loadToken } from "./token-file.ts";
+import { TrustPublisher } from "./trust/publisher.ts";
+import { startTrustUpkeep, type TrustUpkeep } from "./trust/upkeep.ts";
 
 /**
  * A hub from its start to its end.
  *
  * Data directory: `token` (who knows it may do everything), `postgres/` (the embedded database), `cache/` (contents;
- * may be removed at any time), `hub.lock` and `hub.pid`.
+ * may be removed at any time), `steps/` (what leads from one manifest to another; the same), `hub.lock` and `hub.pid`.
  *
  * An empty database gets its schema at once. A database of an older hub keeps its schema until somebody runs `lockstep
  * setup` (or `migrate` is given, or `--dev`): an update of the database is a decision, and every other hub of it has to
@@ -66,6 +81,8 @@ export interface HubOptions {
   /** Settings for the embedded server's command line. */
   readonly databaseSettings?: Readonly<Record<string, string>>;
   readonly updater?: UpdaterSource;
+  /** Opens encrypted key files of the data directory. */
+  readonly keyPassphrase?: string | null;
   /** Lowest rate at which answers must be taken. */
   readonly pace?: Pace;
 }
@@ -79,6 +96,7 @@ export interface RunningHub {
 }
 
 const CACHE_BYTES_MAX = 16 * 2 ** 30;
+const STEPS_BYTES_MAX = 2 * 2 ** 30;
 /** 4 slots and 2 more for the DBQueue, 1 for the semaphore, the rest for requests. */
 const CONNECTIONS = 24;
 const GRACE_MS = 30_000;
@@ -94,7 +112,7 @@ export async function startHub(options: HubOptions): Promise<RunningHub> {
   const address = parseListen(options.listen ?? DEFAULT_LISTEN);
   const development = options.development === true;
   checkListen(address, { token: !development, tls: (options.tls ?? null) !== null });
-  const tls = await readTls(options.tls ?? null);
+  const tls = options.tls ? await readServedTls(options.tls) : null;
   const directory = resolve(options.dataDirectory);
   await mkdir(directory, { recursive: true, mode: 0o700 });
   await using started = new AsyncDisposableStack();
@@ -104,7 +122,14 @@ export async function startHub(options: HubOptions): Promise<RunningHub> {
     sizeBytesMax: options.cacheBytesMax ?? CACHE_BYTES_MAX,
   });
   const token = development ? null : await loadToken(directory, options.log);
-  const parts = createServices(options, connection, database, cache, stopping.signal);
+  const steps = await StepFiles.open(join(directory, "steps"), STEPS_BYTES_MAX);
+  const parts = createServices(
+    options,
+    connection,
+    database,
+    { cache, steps, certificate: tls?.certificate ?? null },
+    stopping.signal,
+  );
   const state = await schemaState(connection.pool);
   if (state.pending.length > 0 && (state.applied === 0 || development || options.migrate === true))
     for (const { number, name } of await migrate(connection.pool))
@@ -119,6 +144,12 @@ export async function startHub(options: HubOptions): Promise<RunningHub> {
   const server = await createServer({ services: parts.services, token, tls });
   const url = await listen(server, address, tls !== null);
   options.log.info("the hub serves", { url, version: HUB_VERSION, database });
+  if (tls !== null)
+    void watchCertificate(tls.certificate, {
+      clock: options.clock ?? systemClock,
+      log: options.log,
+      stopping: stopping.signal,
+    });
 
   const rest = started.move();
   let stopped: Promise<void> | null = null;
@@ -177,17 +208,41 @@ function createServices(
   options: HubOptions,
   { pool, exchanges }: DatabaseConnection,
   database: string,
-  cache: ContentStore,
+  {
+    cache,
+    steps: files,
+    certificate,
+  }: {
+    readonly cache: ContentStore;
+    readonly steps: StepFiles;
+    readonly certificate: ServedCertificate | null;
+  },
   stopping: AbortSignal,
 ): HubParts {
   const { log, clock = systemClock, random = systemRandom } = options;
   const hub = random.uuid();
   const updater = options.updater ?? findUpdater(HUB_VERSION);
+  const publisher = new TrustPublisher({
+    dataDirectory: resolve(options.dataDirectory),
+    passphrase: options.keyPassphrase ?? null,
+    clock,
+    log,
+  });
+  const steps = new StepLibrary({ pool, cache, files, clock, log, stopping });
   let active: Promise<Repository> | null = null;
   let repository: Repository | null = null;
   let schedules: ScheduleRunner | null = null;
+  let ahead: StepsAhead | null = null;
+  let upkeep: TrustUpkeep | null = null;
 
   async function begin(): Promise<Repository> {
+    await publisher.begin(pool);
+    const publishes = await publisher.canPublish(pool);
+    if (!publishes)
+      log.warn("this hub has no keys, so another hub of the database must publish software revisions", {
+        keys: publisher.keysDirectory,
+        lost: "lockstep keys recover makes new ones; then start the hub again",
+      });
     const semaphore = await watchSemaphore({ pool, clock, log });
     const dbqueue = createDbQueue({
       pool,
@@ -197,7 +252,7 @@ function createServices(
       random,
       procedures: [
         updateArchiveProcedure(updater),
-        softwareRevisionProcedure(),
+        ...(publishes ? [softwareRevisionProcedure(publisher)] : []),
         collectContentProcedure({ now: () => clock.now() }),
       ],
       ...(options.dbqueue === undefined ? {} : { tuning: options.dbqueue }),
@@ -210,7 +265,9 @@ function createServices(
     }
     const jobs = startJobService({ pool, exchanges, clock, log, semaphore, stopping });
     schedules = startSchedules(pool, clock, log);
+    upkeep = startTrustUpkeep({ pool, publisher, clock, log });
     repository = { semaphore, dbqueue, jobs };
+    ahead = startStepsAhead({ pool, semaphore, library: steps, log });
     return repository;
   }
 
@@ -226,7 +283,9 @@ function createServices(
     deactivate: async (graceMs) => {
       const ended = repository;
       repository = null;
+      await ahead?.stop();
       await schedules?.stop();
+      await upkeep?.stop();
       await ended?.jobs.close();
       await ended?.dbqueue.stop({ graceMs });
       await ended?.semaphore.close();
@@ -236,8 +295,10 @@ function createServices(
       clock,
       log,
       cache,
+      steps,
       stopping,
       setup: createSetup({ pool, updater, database, clock, log, onSchemaReady: activate }),
+      publisher,
       limits: { ...DEFAULT_LOAD_LIMITS, ...options.limits },
       repository: () => {
         if (repository !== null) return repository;
@@ -250,6 +311,7 @@ function createServices(
         startedAt: clock.now(),
         development: options.development === true,
       },
+      certificate,
       gates: createGates(clock),
       pace: options.pace ?? DEFAULT_PACE,
     },
@@ -279,21 +341,6 @@ function schemaOlder(): LockstepError {
   return new LockstepError("DATABASE_SCHEMA_OLDER", "the database has the schema of an older hub", {
     hint: "Run `lockstep setup`; it says what will change. Until then this hub serves nothing else.",
   });
-}
-
-async function readTls(
-  files: { readonly certFile: string; readonly keyFile: string } | null,
-): Promise<{ cert: Buffer; key: Buffer } | null> {
-  if (files === null) return null;
-  const read = async (path: string) =>
-    await readFile(path).catch((cause: unknown) => {
-      throw new LockstepError("CONFIG_INVALID", `the TLS file ${path} cannot be read`, {
-        found: cause instanceof Error ? cause.message : String(cause),
-        hint: "Name readable files in PEM.",
-        cause,
-      });
-    });
-  return { cert: await read(files.certFile), key: await read(files.keyFile) };
 }
 
 async function listen(server: HubServer, address: ListenAddress, tls: boolean): Promise<string> {

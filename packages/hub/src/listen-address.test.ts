@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { formatUrl, parseListen } from "@lockstep/platform";
 import { isLockstepError } from "@lockstep/protocol";
-import { checkListen, formatUrl, parseListen } from "./listen-address.ts";
+import { checkListen } from "./listen-address.ts";
 
 test("addresses to listen on are read with and without host, and written so that others can use them", () => {
   const cases: [string, string][] = [

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { link, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Logger } from "@lockstep/platform";
+import { type Logger, systemErrorCode } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol";
 
 const TOKEN_PATTERN = /^[\x21-\x7e]{16,512}$/;
@@ -13,7 +13,7 @@ const TOKEN_PATTERN = /^[\x21-\x7e]{16,512}$/;
 export async function loadToken(directory: string, log: Logger): Promise<string> {
   const path = join(directory, "token");
   const present = await readFile(path, "utf8").catch((error: unknown) => {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return null;
+    if (systemErrorCode(error) === "ENOENT") return null;
     throw error;
   });
   if (present !== null) return await checkToken(path, present.trim(), log);

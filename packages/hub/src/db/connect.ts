@@ -251,7 +251,18 @@ export function toDatabaseError(error: unknown): unknown {
   if (!unreachable && !/^(timeout exceeded|Connection terminated)/.test(error.message)) return error;
   return new LockstepError("DATABASE_UNREACHABLE", `the database does not answer: ${error.message}`, {
     ...(state === null && errno === "" ? {} : { found: state ?? errno }),
-    hint: "check that PostgreSQL runs, and address, user and password of --database",
+    hint:
+      (state !== null && HINTS[state]) ||
+      "check that PostgreSQL runs, and address, user and password of --database",
     cause: error,
   });
 }
+
+/** What to do where the database says more than that it is away. */
+const HINTS: Readonly<Record<string, string>> = {
+  // disk_full
+  "53100":
+    "make room on the disk of the database; the hub goes on by itself then, and nothing that it acknowledged is lost",
+  // too_many_connections
+  "53300": "let PostgreSQL take more connections (max_connections), or end others",
+};

@@ -167,6 +167,7 @@ export interface InstallationTable {
   problem: string | null;
   auto_update: boolean;
   updater_version: string;
+  release_log: Json<{ readonly epoch: number; readonly size: number; readonly head: string } | null>;
   seen_at: Now;
   changed_at: Now;
 }

@@ -7,8 +7,8 @@ import { lingerAfter } from "./linger.ts";
 /** Seconds that a client should wait where nobody knows better. */
 const RETRY_AFTER_SECONDS = 5;
 
-/** A number out of range; a zero byte in a text, or in JSON. */
-const UNSTORABLE: ReadonlySet<string> = new Set(["22003", "22021", "22P05"]);
+/** A number out of range; a zero byte in a text, or in JSON; half a character in JSON. */
+const UNSTORABLE: ReadonlySet<string> = new Set(["22003", "22021", "22P02", "22P05"]);
 
 /** Gives whatever a handler threw its code; what nobody foresaw becomes HUB_INTERNAL and keeps its cause for the log. */
 export function toHubError(error: unknown): LockstepError {
@@ -37,6 +37,22 @@ export function toHubError(error: unknown): LockstepError {
   });
 }
 
+/**
+ * Whether an answer failed for no other reason than that nobody is there to take it: its stream is given up as soon as the
+ * connection is gone, which happens every day. What failed otherwise stays a fault, also when its client has left meanwhile.
+ */
+export function hasLeft(error: unknown, { raw }: Pick<FastifyReply, "raw">): boolean {
+  const { code } = (error ?? {}) as { code?: unknown };
+  return code === "ERR_STREAM_PREMATURE_CLOSE" && (raw.closed || raw.destroyed);
+}
+
+/** What stands in the log as the end of such a request; nobody reads it as an answer. */
+export function clientLeft(): LockstepError {
+  return new LockstepError("INTERRUPTED", "the client left before its answer began", {
+    hint: "Nothing is wrong with the hub. Ask again.",
+  });
+}
+
 /** Answers an error: its status, its code in the body, and when to come back. */
 export function sendError(
   error: LockstepError,
@@ -48,7 +64,8 @@ export function sendError(
   const seconds = error.retryAfterSeconds ?? (retry === "later" && http === 503 ? RETRY_AFTER_SECONDS : null);
   if (seconds !== null) void reply.header("retry-after", seconds);
   if (error.code === "AUTHENTICATION_REQUIRED") void reply.header("www-authenticate", "Bearer");
-  if (!request.raw.complete) lingerAfter(request, reply, clock);
+  // One that came inside of another has no connection.
+  if (request.raw.complete === false) lingerAfter(request, reply, clock);
   return reply
     .code(http)
     .header("content-type", "application/json; charset=utf-8")

@@ -1,22 +1,28 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Readable } from "node:stream";
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
+import { GATHERED_REPORTS_TYPE } from "@lockstep/platform";
 import { CONTENT_STREAM_TYPE, LockstepError } from "@lockstep/protocol";
 import fastify, { type FastifyBaseLogger, type FastifyInstance, type RawServerDefault } from "fastify";
-import { createGuard } from "./auth.ts";
-import { isOwnFault, sendError, toHubError } from "./errors.ts";
-import { readJsonBody } from "./json-body.ts";
+import { createGuard, demandSession, sessionToken } from "./auth.ts";
+import { clientLeft, hasLeft, isOwnFault, sendError, toHubError } from "./errors.ts";
+import { readBody, readJsonBody } from "./json-body.ts";
 import { registerOpenApi } from "./openapi.ts";
 import { keepPace, needsPace } from "./pace.ts";
 import { registerAdministration } from "./routes/administration.ts";
 import { registerContents } from "./routes/contents.ts";
 import { registerFiles } from "./routes/files.ts";
+import { registerGatheredReports } from "./routes/gathered-reports.ts";
+import { registerInstallations } from "./routes/installations.ts";
 import { registerJobExchange } from "./routes/job-exchange.ts";
 import { registerJobOperation } from "./routes/job-operation.ts";
 import { registerJobs } from "./routes/jobs.ts";
 import { registerLoads } from "./routes/loads.ts";
 import { registerRevisions } from "./routes/revisions.ts";
 import { registerSemaphore } from "./routes/semaphore.ts";
+import { registerSigning } from "./routes/signing.ts";
+import { registerSteps } from "./routes/steps.ts";
+import { registerTrust } from "./routes/trust.ts";
 import type { HubServices } from "./services.ts";
 import { answerUnreadable, sendUnroutable } from "./unreadable.ts";
 import { validatorCompiler } from "./validation.ts";
@@ -37,6 +43,8 @@ declare module "fastify" {
   interface FastifyRequest {
     /** Address of the client. */
     from: string;
+    /** The installation whose session asks; null: whoever has the hub's token, or needs none. */
+    installation: string | null;
   }
   interface FastifyContextConfig {
     /** Answered without credentials. */
@@ -87,15 +95,21 @@ export async function createServer({ services, token, tls }: ServerOptions): Pro
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("application/json", readJsonBody);
+  app.addContentTypeParser(GATHERED_REPORTS_TYPE, readBody);
   app.addContentTypeParser(CONTENT_STREAM_TYPE, (_request, payload: Readable, done) => done(null, payload));
   installHooks(app, services, token);
   await registerOpenApi(app as unknown as FastifyInstance, services.identity.version);
   registerSemaphore(app, services);
   registerRevisions(app, services);
   registerContents(app, services);
+  registerTrust(app, services);
+  registerSigning(app, services);
+  registerSteps(app, services);
   registerLoads(app, services);
   registerFiles(app, services);
   registerAdministration(app, services);
+  registerInstallations(app, services);
+  registerGatheredReports(app, services);
   registerJobExchange(app, services);
   registerJobs(app, services);
   registerJobOperation(app, services);
@@ -109,14 +123,29 @@ export async function createServer({ services, token, tls }: ServerOptions): Pro
 function installHooks(app: HubServer, services: HubServices, token: string | null): void {
   const guard = createGuard(token);
   app.decorateRequest("from", "");
-  app.addHook("onRequest", async (request) => {
+  app.decorateRequest("installation", null);
+  app.addHook("onRequest", async (request, reply) => {
+    // That a connection stays open needs no saying in HTTP/1.1. How long would tell its client when not to use it any more,
+    // which only matters where a request must not be sent twice.
+    if (request.method === "GET" && request.raw.httpVersion === "1.1") reply.raw.removeHeader("connection");
     // Asked now: once the connection is gone, nobody knows any more.
     request.from = request.ip;
     // Who may reach this machine only through loopback must show that for the open routes, too.
-    if (token === null || request.routeOptions.config.open !== true) guard(request);
+    if (request.routeOptions.config.open === true) {
+      if (token === null) guard(request);
+      return;
+    }
+    const session = sessionToken(request);
+    if (session === null) return guard(request);
+    // A page in a browser has no session; what a session may ask for is little.
+    if (token === null) guard(request);
+    request.installation = await demandSession(services, request, session);
   });
   app.setErrorHandler((error, request, reply) => {
-    const known = toHubError(error);
+    const left = hasLeft(error, reply);
+    const known = left ? clientLeft() : toHubError(error);
+    // It leaves no line as a request, for it is never answered.
+    if (left) services.log.debug(known.message, { method: request.method, path: pathOf(request.url) });
     if (isOwnFault(known))
       services.log.error("a request failed", { method: request.method, route: route(request), error: known });
     return sendError(known, request, reply, services.clock);

@@ -6,7 +6,10 @@ import type { DbQueueProcessor } from "../dbqueue/index.ts";
 import type { JobService } from "../jobs/service.ts";
 import type { LoadLimits } from "../repository/load.ts";
 import type { SemaphoreWatch } from "../repository/semaphore.ts";
+import type { ServedCertificate } from "../served-certificate.ts";
 import type { SetupRunner } from "../setup/setup.ts";
+import type { StepLibrary } from "../steps/step-library.ts";
+import type { TrustPublisher } from "../trust/publisher.ts";
 import type { Gate } from "./gate.ts";
 import type { Pace } from "./pace.ts";
 
@@ -23,13 +26,17 @@ export interface HubServices {
   readonly clock: Clock;
   readonly log: Logger;
   readonly cache: ContentStore;
+  readonly steps: StepLibrary;
   readonly setup: SetupRunner;
   readonly limits: LoadLimits;
+  readonly publisher: TrustPublisher;
   /** Aborts when the hub stops: long polls end. */
   readonly stopping: AbortSignal;
   /** Throws DATABASE_SCHEMA_OLDER until `lockstep setup` has brought the schema up to date. */
   repository(): Repository;
   readonly identity: Pick<HubStatus, "version" | "hub" | "database" | "startedAt" | "development">;
+  /** With which it serves; null: plain HTTP. */
+  readonly certificate: ServedCertificate | null;
   readonly gates: HubGates;
   readonly pace: Pace;
 }

@@ -30,11 +30,16 @@ export function admit(view: ExchangeView, request: Exchange) {
     case "replaced":
       throw new LockstepError(
         "JOB_INSTANCE_REPLACED",
-        `another run of the service serves the queue ${request.queue}`,
+        server !== null && server.machine !== request.machine
+          ? `two services have one queue: the one on ${server.machine} serves ${request.queue} now, and not this one on ${request.machine}`
+          : `another run of the service serves the queue ${request.queue}`,
         {
           expected: server?.instance ?? "none",
           found: request.instance,
-          hint: "This run must end: its steps belong to the other one, or have been given out again.",
+          hint:
+            server !== null && server.machine !== request.machine
+              ? "Give each its own Queue, or end one of them: they take the queue from each other again and again."
+              : "This run must end: its steps belong to the other one, or have been given out again.",
         },
       );
     case "term-stale":

@@ -1,9 +1,11 @@
 import { decideResult } from "@lockstep/core";
 import type { Exchange, ExchangeAnswer } from "@lockstep/protocol";
 import type pg from "pg";
+import { sendTogether } from "../db/exchange-session.ts";
 import { admit } from "./admission.ts";
-import { type ClaimRow, claimSteps, presentSteps } from "./claim.ts";
+import { type ClaimRow, claimSteps, presentSteps, type UnresolvedStep } from "./claim.ts";
 import { type Delivery, decideDelivery, ensureUpdateProcess } from "./gate.ts";
+import { lockReported, writePlainEnds } from "./reported.ts";
 import { type ExchangeView, readExchangeView } from "./server-row.ts";
 import {
   lockSteps,
@@ -28,6 +30,8 @@ export interface ExchangeOutcome {
   readonly answer: ExchangeAnswer;
   /** It may be given steps that come later: it is the newest request of the queue's instance. */
   readonly mayWait: boolean;
+  /** The machine of a service that lives and from which this one took the queue without a cluster's word; null: none. */
+  readonly rival: string | null;
 }
 
 /**
@@ -35,8 +39,10 @@ export interface ExchangeOutcome {
  * the transaction is then still open.
  */
 export async function exchangeOnce(client: pg.ClientBase, request: Exchange): Promise<ExchangeOutcome> {
-  const reported = [...new Set(request.results.map(({ step }) => step))];
-  const [view, locked] = await Promise.all([readExchangeView(client, request), lockSteps(client, reported)]);
+  const [view, locked] = await Promise.all([
+    readExchangeView(client, request),
+    lockReported(client, request),
+  ]);
   const admission = admit(view, request);
   const told = await planTold(client, request, view, { takeover: admission.kind === "takeover", locked });
   return await finishExchange(client, request, { view, admission: admission.kind, told });
@@ -71,13 +77,21 @@ async function finishExchange(
   request: Exchange,
   { view, admission, told }: Finish,
 ): Promise<ExchangeOutcome> {
-  const { settlement } = told;
+  const { settlement, plain } = told;
   const delivery = decideDelivery(view, request);
   const takeover = admission === "takeover";
   const mayWait = admission !== "overtaken";
   // The order of the calls is the order in which the database sees them.
   const turn = new Turn();
+  sendTogether(client);
   if (settlement !== null) turn.send(writeSettlement(client, settlement));
+  if (plain.length > 0)
+    turn.send(
+      writePlainEnds(client, plain, {
+        instance: request.instance,
+        machine: view.server?.machine ?? request.machine,
+      }),
+    );
   turn.send(writeStarts(client, request, told));
   const verdicts = judge(client, request.results, told.recorded);
   turn.send(verdicts);
@@ -85,12 +99,12 @@ async function finishExchange(
   const claimed = mayWait ? claimRows(client, request, claim) : Promise.resolve([]);
   turn.send(claimed);
   if (!isOneStatement(claim, request)) await claimed;
-  if (settlement !== null) {
-    turn.send(settleProcesses(client, settlement.processes));
-    turn.send(notifyOthers(client, request.queue, [settlement]));
-  }
+  turn.send(settleProcesses(client, endedIn(told)));
+  if (settlement !== null) turn.send(notifyOthers(client, request.queue, [settlement]));
   turn.send(writeServer(client, request, { view, delivery, takeover }));
-  if (settlement === null && told.begun.length === 0 && !takeover)
+  const rival = takeover ? rivalOf(view, request) : null;
+  if (takeover) turn.send(writeRival(client, request.queue, rival));
+  if (settlement === null && plain.length + told.begun.length === 0 && !takeover)
     turn.send(hurryOnlyForSteps(client, request));
   turn.send(client.query("commit"));
   await turn.end();
@@ -98,6 +112,7 @@ async function finishExchange(
   if (unresolved.length > 0) await endUnresolved(client, unresolved);
   return {
     mayWait,
+    rival,
     answer: {
       sequence: request.sequence,
       leaseMs: view.leaseMs,
@@ -110,6 +125,16 @@ async function finishExchange(
       steps,
     },
   };
+}
+
+function rivalOf({ server }: ExchangeView, { machine, term }: Exchange): string | null {
+  const isRival = server?.instance != null && server.alive && server.machine !== machine && term == null;
+  return isRival ? server.machine : null;
+}
+
+/** The processes of which a step has ended. */
+function endedIn({ plain, settlement }: Told): number[] {
+  return [...new Set([...plain.map(({ process }) => process), ...(settlement?.processes ?? [])])];
 }
 
 /** Statements on their way. Each may fail before anybody waits for it: `end` is where that shows. */
@@ -172,24 +197,16 @@ async function claimRows(
  * Steps that cannot begin, because an output that they name does not exist, end with an error, in a transaction of their
  * own. Should that one fail, the service does not know them and they come back.
  */
-async function endUnresolved(
-  client: pg.ClientBase,
-  unresolved: readonly {
-    readonly id: number;
-    readonly claim: number;
-    readonly references: readonly string[];
-  }[],
-): Promise<void> {
-  const found = new Map(unresolved.map((each) => [each.claim, each.references]));
+async function endUnresolved(client: pg.ClientBase, unresolved: readonly UnresolvedStep[]): Promise<void> {
+  const found = new Map(unresolved.map((each) => [each.claim, each.problem]));
   await client.query("begin");
   const locked = await lockSteps(
     client,
     unresolved.map(({ id }) => id),
   );
   const endings = locked.filter(isClaimed).flatMap((step): StepEnding[] => {
-    const references = found.get(step.claim ?? 0);
-    if (references === undefined) return [];
-    const message = `there is no output ${references.join(", ")}`;
+    const message = found.get(step.claim ?? 0);
+    if (message === undefined) return [];
     const end = decideResult(step, { outcome: "error", permanent: true });
     return [{ step, end, message, run: { outcome: "error", message } }];
   });
@@ -249,6 +266,16 @@ async function writeServer(
   });
 }
 
+/** Whoever asks the hub how it does hears of two services with one queue, whichever hub it was that saw them. */
+async function writeRival(client: pg.ClientBase, queue: string, rival: string | null): Promise<void> {
+  await client.query({
+    name: "job-write-rival",
+    text: `update job_server set rival = $2, rival_at = case when $2::text is not null then now() end
+      where queue = $1 and (rival is distinct from $2 or $2 is not null)`,
+    values: [queue, rival],
+  });
+}
+
 /** Wakes those for whom something is ready now. What became ready for this very queue is what it asks for next. */
 async function notifyOthers(
   client: pg.ClientBase,
@@ -263,9 +290,14 @@ async function notifyOthers(
     name: "job-notify",
     text: `select pg_notify('lockstep_job', queue) from (
         select unnest($1::text[]) as queue union
-        select queue from (
-          select queue from job_step where queue <> $4 and state = 'ready' and limited and (component = any($2::text[]) or exclusive_object = any($3::text[])) limit 1000
-        ) as waiting
+        select queue from job_server v where queue <> $4 and (
+          exists (select from unnest($2::text[]) as c(component), unnest('{internal,external}'::text[]) as e(execution), lateral (
+            select from job_step s where s.queue = v.queue and s.execution = e.execution and s.component = c.component
+              and s.state = 'ready' and s.limited
+            order by task, coalesce(exclusive_object, ''), priority desc, fair, id limit 1) waiting)
+          or exists (select from unnest($3::text[]) as o(object), lateral (
+            select from job_step s where s.exclusive_object = o.object and s.queue = v.queue and s.state = 'ready'
+            order by fair limit 1) waiting))
       ) as woken order by queue`,
     values: [
       [...queues].sort(),

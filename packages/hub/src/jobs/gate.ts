@@ -65,7 +65,7 @@ export async function ensureUpdateProcess(
     text: `with process as (
         insert into job_process (name, template, priority, parameters, started_by, idempotency_key)
         values ('Automatic update of ' || $1::text, $2, 15, jsonb_build_object('revision', $3::bigint), 'lockstep', $4)
-        on conflict (idempotency_key) do nothing returning id
+        on conflict (idempotency_key) where idempotency_key is not null do nothing returning id
       )
       insert into job_step (process_id, name, component, task, queue, parameters, state, ready_at, priority, on_crash,
         crashes_max, freeze_on_error)

@@ -24,6 +24,8 @@ export interface ProcessFilter {
 }
 
 const PAGE_USUAL = 50;
+/** Of one step, the newest: one that waits for something may be asked every second for weeks. */
+const RUNS_MAX = 100;
 
 interface ProcessRow {
   readonly id: number;
@@ -120,10 +122,12 @@ export async function readProcessDetail(pool: pg.Pool, id: number): Promise<Proc
         [id],
       );
       const { rows: runs } = await client.query<RunRow>(
-        `select step_id as step, claim, attempt, queue, machine, claimed_at as "claimedAt", started_at as "startedAt",
-           ended_at as "endedAt", outcome, message
-         from job_run where step_id = any($1) order by claim`,
-        [steps.map((step) => step.id)],
+        `select r.* from unnest($1::bigint[]) as s(id), lateral (
+           select step_id as step, claim, attempt, queue, machine, claimed_at as "claimedAt", started_at as "startedAt",
+             ended_at as "endedAt", outcome, message
+           from job_run where step_id = s.id order by claim desc limit $2) r
+         order by claim`,
+        [steps.map((step) => step.id), RUNS_MAX],
       );
       const runsOf = Map.groupBy(runs, ({ step }) => step);
       const outputs = new Map(steps.map(({ name, output }) => [name, output]));

@@ -13,6 +13,7 @@ import { withTransaction } from "../db/connect.ts";
 import { toJsonText } from "./json-text.ts";
 import { startProcess } from "./start.ts";
 import { readTemplate } from "./templates.ts";
+import { WallClock } from "./wall-clock.ts";
 
 /**
  * Processes that start by themselves.
@@ -37,7 +38,12 @@ const TICK_MS = 1_000;
 export function nextDue(cron: string, timeZone: string, afterMs: number): number | null {
   const schedule = new Cron(cron, { timezone: timeZone, paused: true, mode: "5-or-6-parts" });
   try {
-    return schedule.nextRun(new Date(afterMs))?.getTime() ?? null;
+    const wall = WallClock.of(cron, timeZone);
+    let due = schedule.nextRun(new Date(afterMs));
+    while (due !== null && wall?.isRepeat(due.getTime()) === true) due = schedule.nextRun(due);
+    const next = due?.getTime() ?? null;
+    const gap = wall?.endOfGap(afterMs) ?? null;
+    return gap === null || gap <= afterMs || (next !== null && next <= gap) ? next : gap;
   } finally {
     schedule.stop();
   }
@@ -97,6 +103,8 @@ function toState(row: ScheduleRow, hidden: readonly string[]): ScheduleState {
  */
 export async function putSchedule(pool: pg.Pool, schedule: JobSchedule): Promise<ScheduleState> {
   return await withTransaction(pool, async ({ client }) => {
+    // Nobody may remove the template in the meantime.
+    await client.query("select from job_template where name = $1 for key share", [schedule.template]);
     const template = await readTemplate(client, schedule.template);
     const { rows } = await client.query<{ now: Date; parameters: Record<string, unknown> | null }>(
       "select now() as now, (select parameters from job_schedule where name = $1 for update) as parameters",
@@ -112,6 +120,12 @@ export async function putSchedule(pool: pg.Pool, schedule: JobSchedule): Promise
     );
     const timeZone = schedule.timeZone ?? "UTC";
     const { due, faults } = checkTimes(schedule.cron, timeZone, now);
+    for (const [name, value] of Object.entries(parameters))
+      if (value === undefined)
+        faults.push({
+          where: `parameters.${name}`,
+          problem: "<HIDDEN> stands for a stored value, and none is stored here",
+        });
     const expanded = expandTemplate(template, parameters);
     if ("faults" in expanded)
       faults.push(...expanded.faults.map(({ at, problem }) => ({ where: at.join("."), problem })));
@@ -193,25 +207,46 @@ export async function removeSchedule(pool: pg.Pool, name: string): Promise<void>
 export async function runDueSchedules(pool: pg.Pool, log: Logger): Promise<number> {
   // Asked outside a transaction: most of the time there is none.
   let dealt = 0;
+  const failed: string[] = [];
   for (let round = 0; round < ROUND_MAX; round++) {
     const { rows } = await pool.query<{ due: boolean }>(
-      "select exists (select from job_schedule where next_at <= now()) as due",
+      "select exists (select from job_schedule where next_at <= now() and name <> all($1::text[])) as due",
+      [failed],
     );
-    if (rows[0]?.due !== true || !(await runNextDue(pool, log))) break;
-    dealt += 1;
+    if (rows[0]?.due !== true) break;
+    let name: string | null = null;
+    try {
+      const found = await runNextDue(pool, log, failed, (taken) => {
+        name = taken;
+      });
+      if (!found) break;
+      dealt += 1;
+    } catch (error) {
+      if (name === null) throw error;
+      // It is tried again the next time; until then it holds up none of those that are due after it.
+      failed.push(name);
+      log.warn("a schedule could not be run", { schedule: name, error });
+    }
   }
   return dealt;
 }
 
-/** Returns false when every due schedule is in the hands of another hub. */
-async function runNextDue(pool: pg.Pool, log: Logger): Promise<boolean> {
+/** Returns false when every due schedule is in the hands of another hub. Tells first which one it takes. */
+async function runNextDue(
+  pool: pg.Pool,
+  log: Logger,
+  except: readonly string[],
+  take: (name: string) => void,
+): Promise<boolean> {
   return await withTransaction(pool, async ({ client }) => {
     const { rows } = await client.query<ScheduleRow & { readonly now: Date }>(
-      `select ${COLUMNS}, now() as now from job_schedule s where next_at <= now()
+      `select ${COLUMNS}, now() as now from job_schedule s where next_at <= now() and name <> all($1::text[])
        order by next_at, name limit 1 for update skip locked`,
+      [except],
     );
     const [row] = rows;
     if (row?.nextAt == null) return false;
+    take(row.name);
     const plan = planDue(row, row.nextAt.getTime(), row.now.getTime());
     const result =
       plan.startFor === null

@@ -9,9 +9,14 @@ export async function readSecrets(
   processes: readonly number[],
 ): Promise<ReadonlyMap<number, readonly string[]>> {
   const { rows } = await client.query<{ process: number; parameters: Parameters; hidden: string[] }>(
-    `select id as process, parameters, hidden from job_process where id = any($1) and hidden <> '{}'
-     union all
-     select process_id, parameters || output, hidden from job_step where process_id = any($1) and hidden <> '{}'`,
+    // Of each the hidden ones alone: the others may be a thousand times as long.
+    `select process, hidden, (select coalesce(jsonb_object_agg(name, value), '{}') from (
+         select name, given -> name as value from unnest(hidden) as name where given ? name) as own) as parameters
+     from (
+       select id as process, parameters as given, hidden from job_process where id = any($1) and hidden <> '{}'
+       union all
+       select process_id, parameters || output, hidden from job_step where process_id = any($1) and hidden <> '{}'
+     ) as sources`,
     [processes],
   );
   const byProcess = Map.groupBy(rows, ({ process }) => process);

@@ -1,6 +1,7 @@
 import { formatText } from "@lockstep/core";
 import {
   type CheckVersion,
+  type HubStatus,
   type JobServer,
   type JobServerChange,
   type JobServerList,
@@ -28,7 +29,8 @@ export async function listServers(client: pg.Pool | pg.PoolClient): Promise<JobS
          select queue, state, count(*) as count from job_step where state <> 'finished' group by queue, state) c
        group by queue
      )
-     select queue, coalesce(machine, '') as machine, node, coalesce(version, '') as version, revision,
+     select queue, coalesce(machine, '') as machine, node, case when node is not null then term end as term,
+       coalesce(version, '') as version, revision,
        case when disabled then 'disabled' when paused_reason is not null then 'paused'
          when last_fetch_at is null then 'never' when lease_until is null or lease_until < now() then 'silent'
          when updating_since is not null then 'updating' else 'serving' end as state,
@@ -52,6 +54,19 @@ export async function listServers(client: pg.Pool | pg.PoolClient): Promise<JobS
       withheld: row.state === "silent" || row.state === "never" ? null : row.withheld,
     })),
   };
+}
+
+/** A service that lost its queue to another one asks again after at most an hour and a half. */
+const RIVALS_SECONDS = 7_200;
+
+/** The queues that two running services have taken from each other of late, the newest first. */
+export async function listRivals(pool: pg.Pool): Promise<NonNullable<HubStatus["rivals"]>> {
+  const { rows } = await pool.query<{ queue: string; machine: string; former: string; at: Date }>(
+    `select queue, machine, rival as former, rival_at as at from job_server
+     where rival is not null and rival_at > now() - make_interval(secs => $1) order by rival_at desc, queue limit 100`,
+    [RIVALS_SECONDS],
+  );
+  return rows.map(({ at, ...row }) => ({ ...row, at: at.getTime() }));
 }
 
 /** Sets the flags that are given; makes the entry where there is none. The server learns of it at once. */

@@ -2,7 +2,7 @@ import type { Clock, Logger } from "@lockstep/platform";
 import type { Exchange, ExchangeAnswer } from "@lockstep/protocol";
 import type pg from "pg";
 import { isRetryable, toDatabaseError } from "../db/connect.ts";
-import { EXCHANGES_AT_ONCE } from "../db/exchange-session.ts";
+import { EXCHANGES_AT_ONCE, sendTogether } from "../db/exchange-session.ts";
 import { listen } from "../db/listen.ts";
 import { Gate } from "../http/gate.ts";
 import type { SemaphoreWatch } from "../repository/semaphore.ts";
@@ -77,6 +77,12 @@ export function startJobService(options: JobServiceOptions): JobService {
     const waiter = waiters.enter(request.queue);
     try {
       const first = await transact((client) => exchangeOnce(client, request));
+      if (first.rival !== null)
+        log.warn("two services have one queue: one took it from the other, which is alive", {
+          queue: request.queue,
+          former: first.rival,
+          now: request.machine,
+        });
       if (!first.mayWait || hasNews(first.answer) || request.want.internal + request.want.external === 0)
         return first.answer;
       const signal = AbortSignal.any([stopping, gone]);
@@ -132,6 +138,7 @@ async function transactOnce<T extends ExchangeOutcome | null>(
   let open = true;
   let broken = false;
   try {
+    sendTogether(client);
     // On its way together with the first statements of the work, which fail if it does.
     client.query("begin").catch(() => {});
     const result = await work(client);

@@ -30,10 +30,11 @@ export interface Started {
 const LIMIT_LOCK_CLASS = 0x4c4f434b;
 
 /**
- * Starts a process within the transaction of `client`. The template has been checked. Throws JOB_START_INVALID with
- * every fault of the values.
+ * Starts a process, by one statement that is whole in itself; only where the template has a limit `client` must be in a
+ * transaction, which holds the count until its end. The template has been checked. Throws JOB_START_INVALID with every
+ * fault of the values.
  */
-export async function startProcess(client: pg.PoolClient, order: StartOrder): Promise<Started> {
+export async function startProcess(client: pg.Pool | pg.PoolClient, order: StartOrder): Promise<Started> {
   const { template } = order;
   const known = await findByKey(client, order.idempotencyKey);
   if (known !== null) return known;
@@ -44,10 +45,10 @@ export async function startProcess(client: pg.PoolClient, order: StartOrder): Pr
       hint: `Nothing was started. lockstep job template show ${template.name} lists the parameters.`,
     });
   const overLimit = await isOverLimit(client, template);
-  const { rows } = await client.query<{ id: number }>(
-    `insert into job_process (name, template, state, priority, parameters, hidden, started_by, idempotency_key)
-     values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (idempotency_key) do nothing returning id`,
-    [
+  const { rows } = await client.query<{ id: number }>({
+    name: "job-start",
+    text: START,
+    values: [
       template.name,
       order.storedAs,
       overLimit ? "stuck" : "running",
@@ -56,8 +57,10 @@ export async function startProcess(client: pg.PoolClient, order: StartOrder): Pr
       [...expanded.hidden],
       order.startedBy,
       order.idempotencyKey ?? null,
+      toJsonText(stepRows(expanded, { overLimit, startAt: order.startAt ?? null })),
+      expanded.steps.length,
     ],
-  );
+  });
   const process = rows[0]?.id;
   if (process === undefined) {
     // Somebody else used the key in this moment, and has committed.
@@ -65,11 +68,10 @@ export async function startProcess(client: pg.PoolClient, order: StartOrder): Pr
     if (other !== null) return other;
     throw new LockstepError("INTERNAL", "a process was not started, and no other has its key");
   }
-  await insertSteps(client, process, expanded, { overLimit, startAt: order.startAt ?? null });
   return { process, created: true, overLimit };
 }
 
-async function findByKey(client: pg.PoolClient, key: string | undefined): Promise<Started | null> {
+async function findByKey(client: pg.Pool | pg.PoolClient, key: string | undefined): Promise<Started | null> {
   if (key === undefined) return null;
   const { rows } = await client.query<{ id: number; overLimit: boolean }>(
     `select id, exists (select from job_step s where s.process_id = p.id and s.state = 'over-limit') as "overLimit"
@@ -81,7 +83,7 @@ async function findByKey(client: pg.PoolClient, key: string | undefined): Promis
 }
 
 /** A mass of processes of one kind is most often a mistake: beyond its limit they wait for a person. */
-async function isOverLimit(client: pg.PoolClient, { name, limit }: JobTemplate): Promise<boolean> {
+async function isOverLimit(client: pg.Pool | pg.PoolClient, { name, limit }: JobTemplate): Promise<boolean> {
   if (limit === undefined) return false;
   await client.query("select pg_advisory_xact_lock($1, hashtext($2))", [LIMIT_LOCK_CLASS, name]);
   const { rows } = await client.query<{ running: number }>(
@@ -92,41 +94,53 @@ async function isOverLimit(client: pg.PoolClient, { name, limit }: JobTemplate):
   return (rows[0]?.running ?? 0) >= limit;
 }
 
-async function insertSteps(
-  client: pg.PoolClient,
-  process: number,
+/**
+ * The process with all its steps, in one statement: each turn to the database would be time that the first step waits.
+ * Steps name one another by their places in the list until their ids are drawn. Those that are ready get their place in
+ * line at once, as job_make_ready would give it: behind what their queue has given out, one behind the other.
+ */
+const START = `with ids as materialized (
+    select array_agg(nextval(pg_get_serial_sequence('job_step', 'id'))) as ids from generate_series(1, $10::int)
+  ), given as materialized (
+    select s.*, case when s.state = 'ready' then coalesce(v.virtual_time, 0)
+        + row_number() over (partition by s.state = 'ready' order by s.priority desc, s.place) else 0 end as fair
+    from jsonb_to_recordset($9::jsonb) as s(place int, name text, component text, task text, queue text,
+        execution text, parameters jsonb, hidden text[], state text, priority int, "onSuccess" int[],
+        "onError" int[], pending int, "startAt" bigint, "delaySeconds" int, retries int, "retryDelaySeconds" int,
+        "backOff" boolean, "ignoreErrors" boolean, "freezeOnError" boolean, "onCrash" text, "crashesMax" int,
+        "timeLimitSeconds" int, "exclusiveObject" text)
+      left join job_server v using (queue)
+  ), process as (
+    insert into job_process (name, template, state, priority, parameters, hidden, started_by, idempotency_key, fair)
+    select $1, $2, $3, $4, $5::jsonb, $6, $7, $8, coalesce(max(fair), 0) from given
+    on conflict (idempotency_key) where idempotency_key is not null do nothing returning id
+  ), steps as (
+    insert into job_step (id, process_id, name, component, task, queue, execution, parameters, hidden, state, priority,
+      fair, on_success, on_error, pending, ready_at, delay_s, retries, retry_delay_s, back_off, ignore_errors,
+      freeze_on_error, on_crash, crashes_max, time_limit_s, exclusive_object)
+    select ids.ids[place], process.id, name, component, task, queue, execution, parameters, hidden, state, priority,
+      fair, array(select ids.ids[next] from unnest("onSuccess") as next),
+      array(select ids.ids[next] from unnest("onError") as next), pending,
+      case when state = 'deferred' then greatest(now(), to_timestamp("startAt" / 1000.0)) + make_interval(secs => "delaySeconds") end,
+      "delaySeconds", retries, "retryDelaySeconds", "backOff", "ignoreErrors", "freezeOnError", "onCrash",
+      "crashesMax", "timeLimitSeconds", "exclusiveObject"
+    from given, process, ids order by place
+  )
+  select id from process`;
+
+function stepRows(
   { steps }: ExpandedProcess,
   how: { readonly overLimit: boolean; readonly startAt: number | null },
-): Promise<void> {
-  const { rows } = await client.query<{ id: number }>(
-    "select nextval(pg_get_serial_sequence('job_step', 'id')) as id from generate_series(1, $1)",
-    [steps.length],
-  );
-  const ids = rows.map(({ id }) => id);
-  const idsOf = (places: readonly number[]) => places.map((place) => ids[place] ?? 0);
-  const values = steps.map((step, index) => ({
+): object[] {
+  // Arrays of the database begin at 1.
+  const oneUp = (places: readonly number[]) => places.map((place) => place + 1);
+  return steps.map((step, index) => ({
     ...step,
-    id: ids[index],
-    onSuccess: idsOf(step.onSuccess),
-    onError: idsOf(step.onError),
+    place: index + 1,
+    onSuccess: oneUp(step.onSuccess),
+    onError: oneUp(step.onError),
     ...firstState(step, how),
   }));
-  await client.query(
-    `insert into job_step (id, process_id, name, component, task, queue, execution, parameters, hidden, state, priority,
-       on_success, on_error, pending, ready_at, delay_s, retries, retry_delay_s, back_off, ignore_errors,
-       freeze_on_error, on_crash, crashes_max, time_limit_s, exclusive_object)
-     select id, $1, name, component, task, queue, execution, parameters, hidden, state, priority, "onSuccess",
-       "onError", pending,
-       case when state = 'deferred' then greatest(now(), to_timestamp("startAt" / 1000.0)) + make_interval(secs => "delaySeconds") end,
-       "delaySeconds", retries, "retryDelaySeconds", "backOff", "ignoreErrors", "freezeOnError", "onCrash",
-       "crashesMax", "timeLimitSeconds", "exclusiveObject"
-     from jsonb_to_recordset($2::jsonb) as s(id bigint, name text, component text, task text, queue text,
-       execution text, parameters jsonb, hidden text[], state text, priority int, "onSuccess" bigint[],
-       "onError" bigint[], pending int, "startAt" bigint, "delaySeconds" int, retries int, "retryDelaySeconds" int,
-       "backOff" boolean, "ignoreErrors" boolean, "freezeOnError" boolean, "onCrash" text, "crashesMax" int,
-       "timeLimitSeconds" int, "exclusiveObject" text)`,
-    [process, toJsonText(values)],
-  );
 }
 
 function firstState(

@@ -300,7 +300,8 @@ class Places {
 
 /**
  * Brings the state of locked processes up to date with their steps. Scalar subqueries and not `exists`: that could be
- * answered by hashing the whole table. `offset 0`: each is asked once.
+ * answered by hashing the whole table. `offset 0`: each is asked once. Before and behind `finished` in the order of the
+ * index is what is not finished, without a look at what is.
  */
 export async function settleProcesses(client: pg.ClientBase, processes: readonly number[]): Promise<void> {
   if (processes.length === 0) return;
@@ -310,12 +311,15 @@ export async function settleProcesses(client: pg.ClientBase, processes: readonly
         finished_at = case when n.state in ('finished', 'failed') then now() end
       from (
         select given as id, case
+          when (select true from job_step where process_id = given and state > 'finished' limit 1) is null
+            and (select true from job_step where process_id = given and state < 'finished' limit 1) is null
+          then case
+            when (select true from job_step where process_id = given and outcome = 'error' and on_error = '{}' limit 1)
+              then 'failed'
+            else 'finished' end
           when (select true from job_step where process_id = given
             and state in ('ready', 'deferred', 'loaded', 'processing') limit 1) then 'running'
-          when (select true from job_step where process_id = given and state <> 'finished' limit 1) then 'stuck'
-          when (select true from job_step where process_id = given and outcome = 'error' and on_error = '{}' limit 1)
-            then 'failed'
-          else 'finished' end as state
+          else 'stuck' end as state
         from unnest($1::bigint[]) as given offset 0
       ) n where p.id = n.id and p.state <> n.state and p.state <> 'cancelled'`,
     values: [processes],

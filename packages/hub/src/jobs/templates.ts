@@ -156,6 +156,18 @@ export function maskTemplate(template: JobTemplate): JobTemplate {
 /** Puts back what was masked when the template was shown. Throws JOB_TEMPLATE_INVALID where nothing is stored. */
 function restoreHidden(template: JobTemplate, stored: JobTemplate | null): JobTemplate {
   const faults: { where: string; problem: string }[] = [];
+  const shown = stored === null ? null : maskTemplate(stored);
+  const restored: { readonly where: string; readonly text: string }[] = [];
+  /** Of what is not hidden itself, but holds a hidden value somewhere. `seen`: as it was shown. */
+  const restorePart = <T>(value: T, former: T | undefined, seen: T | undefined, where: string): T => {
+    const text = JSON.stringify(value);
+    const masked = JSON.stringify(seen);
+    if (former === undefined || masked === JSON.stringify(former) || !text.includes(HIDDEN)) return value;
+    if (text !== masked)
+      faults.push({ where, problem: `was changed beside ${HIDDEN}, so nobody can say what that stands for` });
+    restored.push({ where, text });
+    return former;
+  };
   const restore = (value: unknown, former: unknown, where: string): unknown => {
     if (value !== HIDDEN) return value;
     if (former === undefined)
@@ -163,16 +175,22 @@ function restoreHidden(template: JobTemplate, stored: JobTemplate | null): JobTe
     return former;
   };
   const parameters = Object.entries(template.parameters ?? {}).map(([name, parameter]) => {
-    if (parameter.hidden !== true || parameter.default === undefined) return [name, parameter] as const;
+    if (parameter.default === undefined) return [name, parameter] as const;
     const former = stored?.parameters?.[name]?.default;
-    return [
-      name,
-      { ...parameter, default: restore(parameter.default, former, `parameters.${name}.default`) },
-    ] as const;
+    const where = `parameters.${name}.default`;
+    const usual =
+      parameter.hidden === true
+        ? restore(parameter.default, former, where)
+        : stored?.parameters?.[name]?.hidden === true
+          ? parameter.default
+          : restorePart(parameter.default, former, shown?.parameters?.[name]?.default, where);
+    return [name, { ...parameter, default: usual }] as const;
   });
   const steps = template.steps.map((step) => {
-    if (step.parameters === undefined || (step.hidden ?? []).length === 0) return step;
-    const former = stored?.steps.find(({ name }) => name === step.name)?.parameters;
+    if (step.parameters === undefined) return step;
+    const before = stored?.steps.find(({ name }) => name === step.name);
+    const former = before?.parameters;
+    const seen = shown?.steps.find(({ name }) => name === step.name)?.parameters;
     return {
       ...step,
       parameters: Object.fromEntries(
@@ -180,19 +198,31 @@ function restoreHidden(template: JobTemplate, stored: JobTemplate | null): JobTe
           name,
           step.hidden?.includes(name) === true
             ? restore(value, former?.[name], `${step.name}.parameters.${name}`)
-            : value,
+            : before?.hidden?.includes(name) === true
+              ? value
+              : restorePart(value, former?.[name], seen?.[name], `${step.name}.parameters.${name}`),
         ]),
       ),
     };
   });
+  const { description } = template;
+  const definition = {
+    ...template,
+    ...(description === undefined
+      ? {}
+      : { description: restorePart(description, stored?.description, shown?.description, "description") }),
+    steps,
+    ...(template.parameters === undefined ? {} : { parameters: Object.fromEntries(parameters) }),
+  };
+  // Whoever takes away what hides a value must not get to see it elsewhere.
+  const after = JSON.stringify(maskTemplate(definition));
+  for (const { where, text } of restored)
+    if (faults.length === 0 && !after.includes(text))
+      faults.push({ where, problem: `holds ${HIDDEN}, and nothing hides that any more` });
   if (faults.length > 0)
     throw new LockstepError("JOB_TEMPLATE_INVALID", "the template lacks hidden values", {
       faults,
       hint: "Nothing was stored. Write the values themselves.",
     });
-  return {
-    ...template,
-    steps,
-    ...(template.parameters === undefined ? {} : { parameters: Object.fromEntries(parameters) }),
-  };
+  return definition;
 }

@@ -1,6 +1,7 @@
 import { type ClaimedJobStep, decideLoss, decideResult, type JobStepEnd } from "@lockstep/core";
 import type { Exchange, ExchangeAnswer, StepResult } from "@lockstep/protocol";
 import type pg from "pg";
+import type { lockReported, PlainEnd } from "./reported.ts";
 import { resultMask } from "./secrets.ts";
 import type { ExchangeView, ServerRow } from "./server-row.ts";
 import { type LockedStep, lockSteps, planSettlement, type Settlement, type StepEnding } from "./steps.ts";
@@ -19,7 +20,9 @@ export interface Told {
   readonly lost: readonly number[];
   /** Steps to be marked as begun. */
   readonly begun: readonly number[];
-  /** Null: no claim has ended. */
+  /** Steps that ended and of which nothing follows. */
+  readonly plain: readonly PlainEnd[];
+  /** Null: no other claim has ended. */
   readonly settlement: Settlement | null;
 }
 
@@ -28,13 +31,14 @@ export const NOTHING_TOLD: Told = {
   confirmed: [],
   lost: [],
   begun: [],
+  plain: [],
   settlement: null,
 };
 
 export interface ToldOptions {
   readonly takeover: boolean;
   /** The steps of the request's results, locked and read in the same turn as the server's row. */
-  readonly locked: readonly LockedStep[];
+  readonly locked: Awaited<ReturnType<typeof lockReported>>;
 }
 
 /** Decides what follows from what the service tells; nothing is written yet but what is carried over. */
@@ -51,17 +55,18 @@ export async function planTold(
   );
   const carried = takeover && (await carryOver(client, request, view.server, named));
   // What was carried over, or is to end, has to be read as it is now.
-  const steps =
-    carried || gone.length > 0
-      ? await lockSteps(client, [
-          ...new Set([...request.results.map(({ step }) => step), ...gone.map(([step]) => step)]),
-        ])
-      : locked;
+  const isRead = carried || gone.length > 0;
+  const plain = isRead ? [] : locked.plain;
+  const steps = isRead
+    ? await lockSteps(client, [
+        ...new Set([...request.results.map(({ step }) => step), ...gone.map(([step]) => step)]),
+      ])
+    : locked.steps;
   const masked = await resultMask(client, steps, request.results);
   const resultOf = new Map(request.results.map((result) => [result.claim, result]));
   const goneClaims = new Set(gone.map(([, claim]) => claim));
   const endings: StepEnding[] = [];
-  const recorded = new Set<number>();
+  const recorded = new Set(plain.map(({ claim }) => claim));
   for (const step of steps) {
     if (step.claim === null || !isClaimed(step)) continue;
     const result = resultOf.get(step.claim);
@@ -83,6 +88,7 @@ export async function planTold(
       const [step, , , processing] = kept.get(claim) ?? [0, 0, 0, true];
       return processing || recorded.has(claim) ? [] : [step];
     }),
+    plain,
     settlement: endings.length === 0 ? null : await planSettlement(client, endings),
   };
 }
@@ -154,13 +160,14 @@ export async function judge(
   results: readonly StepResult[],
   recorded: ReadonlySet<number>,
 ): Promise<ExchangeAnswer["results"]> {
-  const others = results.filter(({ claim }) => !recorded.has(claim)).map(({ claim }) => claim);
+  const others = results.filter(({ claim }) => !recorded.has(claim));
   const known = new Set<number>();
   if (others.length > 0) {
     const { rows } = await client.query<{ claim: number }>({
       name: "job-known-results",
-      text: "select claim from job_run_end where claim = any($1::bigint[]) and outcome <> 'lost'",
-      values: [others],
+      text: `select claim from job_run_end
+        where (step_id, claim) in (select * from unnest($1::bigint[], $2::bigint[])) and outcome <> 'lost'`,
+      values: [others.map(({ step }) => step), others.map(({ claim }) => claim)],
     });
     for (const { claim } of rows) known.add(claim);
   }

@@ -2,7 +2,7 @@ import { decideLoss } from "@lockstep/core";
 import type { Clock, Logger } from "@lockstep/platform";
 import type pg from "pg";
 import { isRetryable, withTransaction } from "../db/connect.ts";
-import { LEASE_SECONDS_USUAL } from "./server-row.ts";
+import { leaseMsOf } from "./server-row.ts";
 import { lockSteps, settleProcesses, settleSteps } from "./steps.ts";
 import { endByLoss, isClaimed } from "./told.ts";
 
@@ -40,7 +40,7 @@ export function startJobWatch(options: {
   const { pool, clock, log } = options;
   const intervalMs = options.tuning?.intervalMs ?? INTERVAL_MS;
   const closing = new AbortController();
-  let leaseMs = LEASE_SECONDS_USUAL * 1000;
+  let leaseMs = leaseMsOf(undefined);
   /** Since when the database could be reached without a gap; null: not at present. */
   let reachableSince: number | null = null;
   let lastRun = Number.NEGATIVE_INFINITY;
@@ -53,19 +53,22 @@ export function startJobWatch(options: {
     if (reachableSince === null || now - lastRun > Math.max(leaseMs / 2, 5 * intervalMs))
       reachableSince = now;
     try {
-      leaseMs = await readLeaseMs(pool);
+      leaseMs = leaseMsOf(await readSetting(pool, "Common/Jobs/LeaseSeconds"));
       lastRun = now;
       await readyDeferred(pool);
       if (now - reachableSince >= leaseMs) await endLeases(pool, log);
-      if (now - oldDoneAt >= OLD_INTERVAL_MS) {
-        oldDoneAt = now;
-        await deleteOld(pool);
-      }
     } catch (error) {
       if (isRetryable(error)) return;
       reachableSince = null;
       if (!closing.signal.aborted) log.warn("cannot look after the job service", { error });
+      return;
     }
+    if (now - oldDoneAt < OLD_INTERVAL_MS) return;
+    oldDoneAt = now;
+    // Apart: whatever keeps old processes from being deleted must keep no lease from ending.
+    await deleteOld(pool).catch((error: unknown) => {
+      if (!closing.signal.aborted) log.warn("old processes cannot be deleted", { error });
+    });
   }
 
   function run(): Promise<void> {
@@ -92,12 +95,9 @@ export function startJobWatch(options: {
   };
 }
 
-async function readLeaseMs(pool: pg.Pool): Promise<number> {
-  const { rows } = await pool.query<{ value: unknown }>(
-    "select value from setting where name = 'Common/Jobs/LeaseSeconds'",
-  );
-  const value = rows[0]?.value;
-  return 1000 * (typeof value === "number" ? value : LEASE_SECONDS_USUAL);
+async function readSetting(pool: pg.Pool, name: string): Promise<unknown> {
+  const { rows } = await pool.query<{ value: unknown }>("select value from setting where name = $1", [name]);
+  return rows[0]?.value;
 }
 
 /** Deferred steps whose time has come. Another hub that does the same skips them. */
@@ -177,13 +177,14 @@ async function endLease(pool: pg.Pool, log: Logger, queue: string): Promise<bool
 
 /** Processes that ended long ago, with their steps and history. */
 async function deleteOld(pool: pg.Pool): Promise<void> {
+  const setting = await readSetting(pool, "Common/Jobs/KeepDays");
+  const days = typeof setting === "number" && setting >= 1 ? Math.floor(setting) : KEEP_DAYS_USUAL;
   for (;;) {
     const deleted = await withTransaction(pool, async ({ client }) => {
       const { rows } = await client.query<{ id: number }>(
-        `select id from job_process where finished_at < now() - make_interval(days => coalesce(
-           (select (value)::text::int from setting where name = 'Common/Jobs/KeepDays'), $1))
+        `select id from job_process where finished_at < now() - make_interval(days => $1)
          order by finished_at limit $2 for update skip locked`,
-        [KEEP_DAYS_USUAL, OLD_ROWS],
+        [days, OLD_ROWS],
       );
       const ids = rows.map(({ id }) => id);
       if (ids.length === 0) return 0;

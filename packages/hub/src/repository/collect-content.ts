@@ -1,4 +1,4 @@
-import { revisionsToDrop } from "@lockstep/core";
+import { counted, revisionsToDrop } from "@lockstep/core";
 import type pg from "pg";
 import type { Procedure, TaskOutcome } from "../dbqueue/procedure.ts";
 import { tryLockRepository } from "./lock.ts";
@@ -44,6 +44,7 @@ export async function collect(client: pg.PoolClient, now: number): Promise<TaskO
          and not exists (select from revision_file r where r.sha256 = c.sha256)
          and not exists (select from revision_manifest m where m.sha256 = c.sha256)
          and not exists (select from software_revision s where s.update_archive = c.sha256)
+         and not exists (select from trust_awaiting a where c.sha256 = any(a.contents))
        limit $1
      )`,
     [CONTENTS_PER_RUN],
@@ -51,7 +52,10 @@ export async function collect(client: pg.PoolClient, now: number): Promise<TaskO
   const contents = rowCount ?? 0;
   if (contents === CONTENTS_PER_RUN)
     await client.query("select dbqueue_insert_single($1)", [COLLECT_CONTENT]);
-  return { kind: "done", detail: `${dropped} revisions and ${contents} contents dropped` };
+  return {
+    kind: "done",
+    detail: `${counted(dropped, "revision")} and ${counted(contents, "content")} dropped`,
+  };
 }
 
 async function dropRevisions(client: pg.PoolClient, now: number): Promise<number> {
@@ -67,7 +71,11 @@ async function dropRevisions(client: pg.PoolClient, now: number): Promise<number
   const row = rows[0];
   if (row === undefined) return 0;
   const reports = await client.query<{ revision: number | null; seenAt: Date }>(
-    `select revision, max(seen_at) as "seenAt" from installation group by revision`,
+    `select revision, max(seen_at) as "seenAt" from (
+       select revision, seen_at from installation
+       union all select revision, to_timestamp($1::double precision / 1000) from installation_order where revision is not null
+     ) as wanted group by revision`,
+    [now],
   );
   const drop = revisionsToDrop({
     revisions: row.revisions,

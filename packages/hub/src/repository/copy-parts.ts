@@ -15,33 +15,49 @@ const GATHER_BYTES = 64 * 1024;
  * one would stand still while the other works.
  */
 const WAITING_BYTES = 4 * 1024 * 1024;
+/**
+ * After so many bytes a COPY is ended and the next one begun. Within one PostgreSQL (15 to 18) holds up to a thousand rows
+ * before it writes them; its other bound, 64 KiB, counts what arrives as text alone, and ours is binary. With parts of 1 MiB
+ * its memory grew with the content, up to a gigabyte.
+ */
+const COPY_BYTES = 16 * 1024 * 1024;
 /** From this size on bytes go out as they are: copying them would cost more than a message. */
 const DIRECT_BYTES = 16 * 1024;
 
 /**
- * Rows of content_part on their way into the database, by one binary COPY.
+ * Rows of content_part on their way into the database, by binary COPY, one after the other in the client's transaction.
  *
  * Each `row` waits while too much waits for the database, and that is what holds back whoever feeds us. The connection can
  * do nothing else until `finish` or `abort`; after either it is in its transaction as after any other statement.
  */
 export class PartsCopy {
-  readonly #stream: ReturnType<typeof copyFrom>;
+  readonly #client: pg.PoolClient;
+  #stream: ReturnType<typeof copyFrom>;
   #failure: Error | null = null;
   #gathered: Buffer[] = [];
   #gatheredBytes = 0;
   #bytes = 0;
+  /** Of these the ones that the present COPY has taken. */
+  #copyBytes = 0;
 
   constructor(client: pg.PoolClient) {
-    this.#stream = client.query(
+    this.#client = client;
+    this.#stream = this.#begin();
+  }
+
+  #begin(): ReturnType<typeof copyFrom> {
+    const stream = this.#client.query(
       copyFrom("copy content_part (content, seq, bytes) from stdin (format binary)", {
         highWaterMark: WAITING_BYTES,
       }),
     );
     // Stays for the life of the stream: an error that comes between two rows must not end the process.
-    this.#stream.on("error", (error: Error) => {
+    stream.on("error", (error: Error) => {
       this.#failure ??= error;
     });
+    this.#copyBytes = 0;
     this.#gather(SIGNATURE);
+    return stream;
   }
 
   /** Bytes of content so far. */
@@ -52,6 +68,10 @@ export class PartsCopy {
   /** Writes one row of the content with this id. The bytes must not change any more. */
   async row(content: number, seq: number, bytes: Uint8Array): Promise<void> {
     if (bytes.length > PART_BYTES) throw new RangeError(`a part of ${bytes.length} bytes`);
+    if (this.#copyBytes >= COPY_BYTES) {
+      await this.finish();
+      this.#stream = this.#begin();
+    }
     const head = Buffer.allocUnsafe(ROW_HEAD_BYTES);
     head.writeInt16BE(3, 0);
     head.writeInt32BE(8, 2);
@@ -60,6 +80,7 @@ export class PartsCopy {
     head.writeInt32BE(seq, 18);
     head.writeInt32BE(bytes.length, 22);
     this.#bytes += bytes.length;
+    this.#copyBytes += bytes.length;
     this.#gather(head);
     const value = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
     if (value.length >= DIRECT_BYTES) {

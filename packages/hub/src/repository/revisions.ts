@@ -10,6 +10,10 @@ import { withTransaction } from "../db/connect.ts";
 import { readRevisionSet } from "./software-revision.ts";
 import { readSemaphore } from "./state.ts";
 
+/** A load `l` in SQL, as people read it: "NXT 16.4.6 (version)". */
+export const RELEASE_TEXT = `case when l.kind = 'revert' then 'revert to ' || l.version
+  else l.module_id || ' ' || l.version || ' (' || l.kind || ')' end`;
+
 /** The kept revisions, newest first, with the loads that led to each. */
 export async function listRevisions(pool: pg.Pool, limit: number): Promise<RevisionList> {
   const { rows } = await pool.query<{
@@ -23,8 +27,7 @@ export async function listRevisions(pool: pg.Pool, limit: number): Promise<Revis
     releases: string[] | null;
   }>(
     `select s.number, s.created_at as "createdAt", s.files, s.bytes, s.added, s.changed, s.removed,
-       (select array_agg(case when l.kind = 'revert' then 'revert to ' || l.version
-          else l.module_id || ' ' || l.version || ' (' || l.kind || ')' end order by l.id)
+       (select array_agg(${RELEASE_TEXT} order by l.id)
         from release_load l where l.revision = s.number) as releases
      from software_revision s order by s.number desc limit $1`,
     [limit],

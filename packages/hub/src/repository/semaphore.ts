@@ -1,5 +1,7 @@
+import { createHash } from "node:crypto";
+import { readTransferSettings } from "@lockstep/core";
 import type { Clock, Logger } from "@lockstep/platform";
-import type { Semaphore } from "@lockstep/protocol";
+import { formatSignedMark, type Semaphore } from "@lockstep/protocol";
 import type pg from "pg";
 import { type Listener, listen } from "../db/listen.ts";
 
@@ -12,10 +14,27 @@ import { type Listener, listen } from "../db/listen.ts";
  */
 export interface SemaphoreWatch {
   readonly value: Semaphore;
+  /** The revision that is announced to an installation: what it is ordered to run, else the newest. */
+  announced(installation: string | null): number;
+  /** Another text for other orders to revisions; `none` where there are none. */
+  readonly ordersMark: string;
+  /** What is signed now, for installations that are in step; null: nothing yet. */
+  readonly signed: string | null;
   /** Makes sure that `value` shows this revision or a later one: whoever was told of one must find it here. */
   reach(revision: number): Promise<void>;
-  /** Resolves when the revision is not `known` (true), or after `waitMs` or when the signal aborts (false). */
-  waitForOther(known: number, waitMs: number, signal: AbortSignal): Promise<boolean>;
+  /** Reads it again: whoever gave an order finds it announced. */
+  renew(): Promise<void>;
+  /**
+   * Resolves when the revision is not `known` (true), or after `waitMs` or when the signal aborts (false). With an
+   * installation: the one that is announced to it. With `ordersMark`: also when that is another one.
+   */
+  waitForOther(
+    known: number,
+    waitMs: number,
+    signal: AbortSignal,
+    installation?: string | null,
+    ordersMark?: string | null,
+  ): Promise<boolean>;
   /** Resolves at the next change of anything, or after `waitMs`, or when the signal aborts. */
   waitForChange(waitMs: number, signal: AbortSignal): Promise<void>;
   close(): Promise<void>;
@@ -29,7 +48,8 @@ export async function watchSemaphore(options: {
   readonly log: Logger;
 }): Promise<SemaphoreWatch> {
   const { pool, clock, log } = options;
-  let value = await read(pool);
+  let { value, orders, signed } = await read(pool);
+  let ordersMark = markOf(orders);
   const waiting = new Set<() => void>();
   const closing = new AbortController();
   let reading: Promise<void> | null = null;
@@ -43,10 +63,14 @@ export async function watchSemaphore(options: {
         again = false;
         const next = await read(pool).catch((error: unknown) => {
           if (!closing.signal.aborted) log.warn("the semaphore cannot be read", { error });
-          return value;
+          return { value, orders, signed };
         });
-        const moved = JSON.stringify(next) !== JSON.stringify(value);
-        value = next;
+        const moved = describe(next) !== describe({ value, orders });
+        // The same object as long as it says the same: answers are made from it once.
+        if (JSON.stringify(next.value) !== JSON.stringify(value)) value = next.value;
+        orders = next.orders;
+        signed = next.signed;
+        ordersMark = markOf(orders);
         if (moved) for (const wake of [...waiting]) wake();
       }
     })().finally(() => {
@@ -90,17 +114,27 @@ export async function watchSemaphore(options: {
     }
   }
 
+  const announced = (installation: string | null) =>
+    (installation === null ? undefined : orders.get(installation)) ?? value.revision;
   return {
     get value() {
       return value;
     },
+    announced,
+    get ordersMark() {
+      return ordersMark;
+    },
+    get signed() {
+      return signed;
+    },
     reach: async (revision) => {
       if (value.revision < revision) await refresh();
     },
+    renew: refresh,
     waitForChange,
-    waitForOther: async (known, waitMs, signal) => {
+    waitForOther: async (known, waitMs, signal, installation = null, mark = null) => {
       const until = clock.monotonic() + waitMs;
-      while (value.revision === known) {
+      while (announced(installation) === known && (mark ?? ordersMark) === ordersMark) {
         const left = until - clock.monotonic();
         if (left <= 0 || signal.aborted || closing.signal.aborted) return false;
         await waitForChange(left, signal);
@@ -116,16 +150,68 @@ export async function watchSemaphore(options: {
   };
 }
 
-async function read(pool: pg.Pool): Promise<Semaphore> {
-  const { rows } = await pool.query<{ revision: number; autoUpdate: unknown; pollSeconds: unknown }>(
+interface Shown {
+  readonly value: Semaphore;
+  /** Installations that are ordered to a revision of their own: few. */
+  readonly orders: ReadonlyMap<string, number>;
+  readonly signed: string | null;
+}
+
+function markOf(orders: Shown["orders"]): string {
+  if (orders.size === 0) return "none";
+  return createHash("sha256")
+    .update(JSON.stringify([...orders]))
+    .digest("hex")
+    .slice(0, 8);
+}
+
+function describe({ value, orders }: Pick<Shown, "value" | "orders">): string {
+  return JSON.stringify([value, [...orders]]);
+}
+
+interface Row {
+  readonly revision: number;
+  readonly autoUpdate: unknown;
+  readonly pollSeconds: unknown;
+  readonly orders: [string, string][];
+  readonly root: number | null;
+  readonly digest: string | null;
+  readonly transfer: Readonly<Record<string, unknown>> | null;
+}
+
+/** Nothing where nothing is set: the answer to the one question that everybody asks all the time stays short. */
+function transferOf(settings: Readonly<Record<string, unknown>>): Pick<Semaphore, "transfer"> {
+  const transfer = readTransferSettings({
+    bytesPerSecond: settings["Common/Transfer/BytesPerSecond"],
+    window: settings["Common/Transfer/Window"],
+    windowFromBytes: settings["Common/Transfer/WindowFromBytes"],
+    atOnce: settings["Common/Transfer/AtOnce"],
+  });
+  return Object.keys(transfer).length === 0 ? {} : { transfer };
+}
+
+async function read(pool: pg.Pool): Promise<Shown> {
+  const { rows } = await pool.query<Row>(
     `select (select value from semaphore where name = 'SoftwareRevision') as revision,
        (select value from setting where name = 'Common/AutoUpdate') as "autoUpdate",
-       (select value from setting where name = 'Common/AutoUpdate/PollSeconds') as "pollSeconds"`,
+       (select value from setting where name = 'Common/AutoUpdate/PollSeconds') as "pollSeconds",
+       (select jsonb_object_agg(name, value) from setting where name like 'Common/Transfer/%') as transfer,
+       (select max(version) from trust_document where role = 'root') as root,
+       (select encode(r.digest, 'hex') from software_revision r join semaphore s on s.value = r.number
+        where s.name = 'SoftwareRevision') as digest,
+       array(select array[installation, revision::text] from installation_order
+             where revision is not null order by installation) as orders`,
   );
   const row = rows[0];
+  const { revision = 0, root = null, digest = null } = row ?? {};
   return {
-    revision: row?.revision ?? 0,
-    autoUpdate: row?.autoUpdate !== false,
-    pollSeconds: typeof row?.pollSeconds === "number" ? row.pollSeconds : 300,
+    value: {
+      revision: row?.revision ?? 0,
+      autoUpdate: row?.autoUpdate !== false,
+      pollSeconds: typeof row?.pollSeconds === "number" ? row.pollSeconds : 300,
+      ...transferOf(row?.transfer ?? {}),
+    },
+    signed: root === null || digest === null ? null : formatSignedMark({ root, revision, digest }),
+    orders: new Map((row?.orders ?? []).map(([installation, revision]) => [installation, Number(revision)])),
   };
 }

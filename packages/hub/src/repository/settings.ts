@@ -1,3 +1,4 @@
+import { TRANSFER_CHECKS } from "@lockstep/core";
 import { LockstepError, type Settings } from "@lockstep/protocol";
 import type pg from "pg";
 import { withTransaction } from "../db/connect.ts";
@@ -11,6 +12,20 @@ const PARAMETERS: Readonly<Record<string, { readonly expected: string; accepts(v
     "Common/Jobs/KeepDays": { expected: "1 to 36500", accepts: isWithin(1, 36_500) },
     "Common/Jobs/LeaseSeconds": { expected: "1 to 3600", accepts: isWithin(1, 3_600) },
     "Common/Jobs/Stopped": { expected: "true or false", accepts: isBoolean },
+    "Common/Transfer/AtOnce": { expected: "1 to 3", accepts: TRANSFER_CHECKS.atOnce },
+    "Common/Transfer/BytesPerSecond": {
+      expected: "0 (no limit) or at least 20000",
+      accepts: TRANSFER_CHECKS.bytesPerSecond,
+    },
+    "Common/Transfer/Window": {
+      expected: "times of the day like 22:00-05:00, several with commas, or nothing",
+      accepts: TRANSFER_CHECKS.window,
+    },
+    "Common/Transfer/WindowFromBytes": {
+      expected: "a number of bytes",
+      accepts: TRANSFER_CHECKS.windowFromBytes,
+    },
+    "Common/Transfer/Steps": { expected: "true or false", accepts: isBoolean },
     "Common/Revision/Keep": { expected: "1 to 1000000", accepts: isWithin(1, 1_000_000) },
   };
 

@@ -1,6 +1,7 @@
 import { hash } from "node:crypto";
 import {
   computeManifests,
+  counted,
   diffSets,
   findRevisionFaults,
   type Layout,
@@ -17,6 +18,7 @@ import {
 import { formatManifest, LockstepError } from "@lockstep/protocol";
 import type pg from "pg";
 import type { Procedure, TaskOutcome } from "../dbqueue/procedure.ts";
+import type { TrustPublisher } from "../trust/publisher.ts";
 import { batches } from "./batches.ts";
 import { COLLECT_CONTENT } from "./collect-content.ts";
 import { digestText, storeContent } from "./content-write.ts";
@@ -45,19 +47,19 @@ export interface RevisionFile extends TargetedFile {
   readonly version: string | null;
 }
 
-export function softwareRevisionProcedure(): Procedure {
+export function softwareRevisionProcedure(publisher: TrustPublisher): Procedure {
   return {
     task: SOFTWARE_REVISION,
     description: "Recalculates the software revision and its manifests",
     bulk: false,
     maxInstance: 1,
     predecessors: [UPDATE_ARCHIVE],
-    run: async ({ transaction }) => await recalculate(transaction.client),
+    run: async ({ transaction }) => await recalculate(transaction.client, publisher),
   };
 }
 
 /** One recalculation, in the caller's repeatable-read transaction. Throws PATH_REFUSED. */
-export async function recalculate(client: pg.PoolClient): Promise<TaskOutcome> {
+async function recalculate(client: pg.PoolClient, publisher: TrustPublisher): Promise<TaskOutcome> {
   const current = await readSemaphore(client);
   const state = await readState(client);
   checkState(state);
@@ -78,11 +80,23 @@ export async function recalculate(client: pg.PoolClient): Promise<TaskOutcome> {
     "select digest = decode($2, 'hex') as same from software_revision where number = $1",
     [current, digest],
   );
-  if (rows[0]?.same === true) {
+  const same = rows[0]?.same === true;
+  const number = same ? current : current + 1;
+  if (!same || !(await publisher.describes(client, number, digest))) {
+    const manifests = refs.map((ref) => ({ ...ref, target: manifestTarget(ref) }));
+    const published = await publisher.publish(
+      client,
+      { number, digest, manifests, ...document },
+      refs.map((ref) => ref.sha256),
+    );
+    if (published.kind === "impossible") return { kind: "deferred", reason: published.reason };
+    if (published.kind === "awaiting")
+      return { kind: "done", detail: `revision ${number} waits for the signature of the release keys` };
+  }
+  if (same) {
     await claimLoads(client, current);
     return { kind: "done", detail: `the set is that of revision ${current}` };
   }
-  const number = current + 1;
   const changes = diffSets(await readCurrentSet(client), files);
   await writeSet(client, number, changes);
   const counts = { added: 0, changed: 0, removed: 0 };
@@ -152,7 +166,7 @@ function checkState(state: RepositoryState): void {
     "PATH_REFUSED",
     `no revision can be made of the repository: ${first.where}: ${first.problem}`,
     {
-      found: `${faults.length} faults`,
+      found: counted(faults.length, "fault"),
       hint: "Rename, remove or unassign the named files; then the revision is made at once.",
       faults: faults.map(({ where, problem }) => ({ where, problem })),
     },

@@ -1,7 +1,7 @@
 import { hash } from "node:crypto";
 import { promisify } from "node:util";
 import { zstdDecompress } from "node:zlib";
-import { byPath, foldPath, OWN_MODULE, type Sha256, UPDATE_ARCHIVE_PATH } from "@lockstep/core";
+import { byPath, counted, foldPath, OWN_MODULE, type Sha256, UPDATE_ARCHIVE_PATH } from "@lockstep/core";
 import {
   formatUpdateArchive,
   isUpdatePlugin,
@@ -74,7 +74,10 @@ export async function rebuild(client: pg.PoolClient, updater: UpdaterSource): Pr
       updater.version,
     ],
   );
-  return { kind: "done", detail: `${archive.length} bytes, ${plugins.length} plug-ins, ${sha256}` };
+  return {
+    kind: "done",
+    detail: `${archive.length} bytes, ${counted(plugins.length, "plug-in")}, ${sha256}`,
+  };
 }
 
 export interface ArchivePart {

@@ -1,6 +1,7 @@
 import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { promisify } from "node:util";
+import { systemErrorCode } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol";
 import type { UpdaterSource } from "../repository/update-archive.ts";
 
@@ -55,7 +56,7 @@ async function loadUpdater(): Promise<Uint8Array> {
 }
 
 function isMissing(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "ENOENT";
+  return systemErrorCode(error) === "ENOENT";
 }
 
 function unavailable(cause: unknown): LockstepError {

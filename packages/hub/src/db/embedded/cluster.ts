@@ -17,6 +17,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, mkdtemp, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { realDisk, systemErrorCode } from "@lockstep/platform";
 import type { Account } from "./account.ts";
 import { fileFailure, startFailure } from "./failure.ts";
 import type { Programs } from "./programs.ts";
@@ -52,7 +53,7 @@ export async function existingCluster(
     const text = await readFile(join(paths.data, "PG_VERSION"), "utf8");
     return { major: Number.parseInt(text, 10), owner: { uid, gid } };
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return null;
+    if (systemErrorCode(error) === "ENOENT") return null;
     throw fileFailure("the database in the data directory cannot be read", error);
   }
 }
@@ -94,7 +95,7 @@ export async function loadPasswords(
   try {
     await writeDurably(`${file}.new`, `${JSON.stringify(passwords)}\n`);
     await rename(`${file}.new`, file);
-    await syncDirectory(paths.root);
+    await realDisk.syncDirectories([paths.root]);
   } catch (error) {
     throw fileFailure("the database's passwords cannot be stored", error);
   }
@@ -135,7 +136,7 @@ export async function createCluster(
     }
     await configure(temporary);
     await rename(temporary, paths.data);
-    await syncDirectory(paths.root);
+    await realDisk.syncDirectories([paths.root]);
   } catch (error) {
     throw fileFailure("the database cannot be created", error);
   } finally {
@@ -258,9 +259,4 @@ async function writeDurably(path: string, text: string): Promise<void> {
   await using file = await open(path, "wx", 0o600);
   await file.writeFile(text);
   await file.sync();
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  await using directory = await open(path, "r");
-  await directory.sync();
 }

@@ -3,14 +3,11 @@ import {
   DbQueueSchema,
   DbQueueStopSchema,
   HubStatusSchema,
-  InstallationListSchema,
-  InstallationReportSchema,
   SettingsSchema,
   SetupSchema,
 } from "@lockstep/protocol";
 import { Type } from "typebox";
 import { demandKnownSchema } from "../../db/migrate.ts";
-import { listInstallations, recordReport } from "../../repository/installations.ts";
 import { readSettings, writeSettings } from "../../repository/settings.ts";
 import { readHubStatus } from "../../setup/status.ts";
 import { patientJson, sendJsonText } from "../answers.ts";
@@ -22,7 +19,6 @@ const closed = { additionalProperties: false };
 export function registerAdministration(app: HubServer, services: HubServices): void {
   registerSettings(app, services);
   registerDbQueue(app, services);
-  registerInstallations(app, services);
   registerHub(app, services);
 }
 
@@ -82,41 +78,6 @@ function registerDbQueue(app: HubServer, services: HubServices): void {
       await demandKnownSchema(services.pool);
       await dbqueue.setStopped(request.body.stopped, request.body.reason);
       return await dbqueue.status();
-    },
-  );
-}
-
-function registerInstallations(app: HubServer, services: HubServices): void {
-  const tags = ["installations"];
-  app.get(
-    "/v1/installations",
-    {
-      schema: {
-        summary: "What installations last reported of themselves",
-        tags,
-        response: { 200: InstallationListSchema },
-      },
-    },
-    async () => {
-      services.repository();
-      return await listInstallations(services.pool);
-    },
-  );
-  app.put(
-    "/v1/installations/:id",
-    {
-      schema: {
-        summary: "An installation reports",
-        tags,
-        params: Type.Object({ id: Type.String({ pattern: "^[A-Za-z0-9._-]{1,100}$" }) }, closed),
-        body: InstallationReportSchema,
-        response: { 204: Type.Null() },
-      },
-    },
-    async (request, reply) => {
-      services.repository();
-      await recordReport(services.pool, request.params.id, request.body);
-      return reply.code(204).send(null);
     },
   );
 }

@@ -1,10 +1,19 @@
-import { RevisionNumber, type Semaphore, SemaphoreSchema } from "@lockstep/protocol";
+import { RevisionNumber, type Semaphore, SemaphoreSchema, SIGNED_HEADER } from "@lockstep/protocol";
 import { Type } from "typebox";
 import { sendJsonText, sendNotModified } from "../answers.ts";
 import { matchesTag } from "../conditions.ts";
 import type { HubServer } from "../server.ts";
 import type { HubServices } from "../services.ts";
 
+/** Names an installation, for which there may be an order. A hint like the value itself: what counts is signed. */
+const INSTALLATION_HEADER = "lockstep-installation";
+/**
+ * A relay asks for all its neighbours: where there are no orders, it need not ask for each of them. It says which orders it
+ * was told of last (`none`, or the eight digits that stand for them), and hears at once when there are others; `1`: of none yet.
+ */
+const RELAY_HEADER = "lockstep-relay";
+const ORDERS_MARK = /^(none|[0-9a-f]{8})$/;
+const ORDERS_HEADER = "lockstep-orders";
 /** A poll waits no longer than this: proxies cut what is silent for a minute. */
 const WAIT_SECONDS_MAX = 55;
 
@@ -15,7 +24,6 @@ const WAIT_SECONDS_MAX = 55;
 export function registerSemaphore(app: HubServer, services: HubServices): void {
   let shown: Semaphore | null = null;
   let text = "";
-  let tag = "";
   app.get(
     "/v1/revision",
     {
@@ -24,7 +32,12 @@ export function registerSemaphore(app: HubServer, services: HubServices): void {
         summary: "The software revision: the value of the semaphore",
         description:
           'The ETag is `"REVISION"`; with If-None-Match an unchanged value is answered by 304. With `after` and `wait` ' +
-          "the answer comes as soon as the value differs from `after`, at the latest after `wait` seconds.",
+          "the answer comes as soon as the value differs from `after`, at the latest after `wait` seconds. To an " +
+          "installation that names itself in `lockstep-installation` the revision that it is ordered to is announced, and " +
+          "`lockstep-signed: ROOT.REVISION.DIGEST` says the newest root and what the newest revision is. " +
+          "To whoever sends `lockstep-relay` it is said by `lockstep-orders` which orders there are: `none`, or digits " +
+          "that are others when the orders are. Sent along as `lockstep-relay: DIGITS` with `wait`, they make the " +
+          "answer come as soon as there are other orders, too.",
         tags: ["revisions"],
         querystring: Type.Object(
           {
@@ -39,14 +52,20 @@ export function registerSemaphore(app: HubServer, services: HubServices): void {
     async (request, reply) => {
       const { semaphore } = services.repository();
       const { after, wait } = request.query;
-      if (after !== undefined && wait !== undefined && wait > 0 && semaphore.value.revision === after) {
+      const said = request.headers[INSTALLATION_HEADER];
+      const installation = typeof said === "string" ? said : null;
+      const relay = request.headers[RELAY_HEADER];
+      const mark = typeof relay === "string" && ORDERS_MARK.test(relay) ? relay : null;
+      const waits = after !== undefined && wait !== undefined && wait > 0;
+      if (waits && semaphore.announced(installation) === after) {
         const gone = new AbortController();
         const { socket } = request.raw;
         const hangUp = () => gone.abort();
         socket.once("close", hangUp);
         const waitMs = Math.min(wait, WAIT_SECONDS_MAX) * 1000;
         try {
-          await semaphore.waitForOther(after, waitMs, AbortSignal.any([gone.signal, services.stopping]));
+          const signal = AbortSignal.any([gone.signal, services.stopping]);
+          await semaphore.waitForOther(after, waitMs, signal, installation, mark);
         } finally {
           // A connection serves many polls.
           socket.off("close", hangUp);
@@ -56,11 +75,19 @@ export function registerSemaphore(app: HubServer, services: HubServices): void {
       if (value !== shown) {
         shown = value;
         text = JSON.stringify(value);
-        tag = `"${value.revision}"`;
       }
-      void reply.header("etag", tag).header("cache-control", "no-cache");
+      const announced = semaphore.announced(installation);
+      const tag = `"${announced}"`;
+      void reply.header("etag", tag).header("cache-control", "no-cache").header("vary", INSTALLATION_HEADER);
+      if (relay !== undefined) void reply.header(ORDERS_HEADER, semaphore.ordersMark);
+      const { signed } = semaphore;
+      if (signed !== null && (installation !== null || request.headers[RELAY_HEADER] !== undefined))
+        void reply.header(SIGNED_HEADER, signed);
       if (matchesTag(request.headers["if-none-match"], tag)) return sendNotModified(reply);
-      return sendJsonText(reply, text);
+      return sendJsonText(
+        reply,
+        announced === value.revision ? text : JSON.stringify({ ...value, revision: announced }),
+      );
     },
   );
 }
