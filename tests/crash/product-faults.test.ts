@@ -3,13 +3,14 @@ import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { Prng } from "@lockstep/testing";
+import { askedSeed, Prng } from "@lockstep/testing";
+import type { Ended } from "../cli/lockstep.ts";
 import { makeProduct } from "./product.ts";
 import { codesFor, describeFault, type FaultPoint, listFaultPoints, tryFault } from "./product-faults.ts";
 
-/** So many points of all, drawn anew each time; `npm run sim -- --strace` tries every one. */
+/** So many points of all, drawn by a seed; `npm run sim -- --strace` tries every one. */
 const POINTS = 12;
-const SEED = Date.now() % 2 ** 32;
+const SEED = askedSeed(20261123);
 
 /** What is tidied up when the update has happened: whatever fails there, it has happened. */
 const AFTERWARDS = [
@@ -17,6 +18,8 @@ const AFTERWARDS = [
   { process: "updater", name: "rm", path: /^\.lockstep\/run\.json$/ },
   { process: "updater", name: "rm", path: /^\.lockstep\/partial$/ },
   { process: "updater", name: "open", path: /^update\.log$/ },
+  { process: "command", name: "fsync", path: /^\.lockstep\/trust\/installed\.new$/ },
+  { process: "command", name: "readdir", path: /^\.lockstep\/updater$/ },
 ] as const;
 
 test(`a call of lockstep update that fails ends in success or in a named error, and neither lies (seed ${SEED})`, async (t) => {
@@ -27,11 +30,13 @@ test(`a call of lockstep update that fails ends in success or in a named error, 
   const points = await listFaultPoints(product);
   assert.ok(points.length > 300, `an update makes only ${points.length} calls`);
 
-  const attempt = async (point: FaultPoint, code: string) => {
+  /** In how many pieces the network brings a content differs from run to run: a late piece may be missing, the first not. */
+  const attempt = async (point: FaultPoint, code: string): Promise<Ended> => {
     const { struck, fault, ended } = await tryFault(product, point, code);
-    assert.ok(struck, `not reached: ${describeFault(point, code)}`);
     assert.equal(fault, null, describeFault(point, code));
-    return ended;
+    if (struck) return ended;
+    assert.ok(point.call > 1, `not reached: ${describeFault(point, code)}`);
+    return await attempt({ ...point, call: Math.floor(point.call / 2) }, code);
   };
 
   await t.test("what fails after the update has happened does not make it a failure", async () => {

@@ -44,7 +44,7 @@ export async function listFaultPoints(product: Product): Promise<FaultPoint[]> {
   });
 }
 
-/** What a point came to; null for a fault: nothing is wrong. "missed" when the call was not reached. */
+/** What a point came to; `struck` false: the call was not reached; null for a fault: nothing is wrong. */
 export interface FaultOutcome {
   readonly struck: boolean;
   readonly fault: string | null;

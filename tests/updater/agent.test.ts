@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { type AgentEvent, type AgentOptions, install, runAgent } from "@lockstep/updater";
-import { makeWorld, put, revisionOf, treeOf, type World } from "./world.ts";
+import { type AgentEvent, type AgentOptions, install, runAgent, update } from "@lockstep/updater";
+import { makeWorld, put, revisionOf, stateOf, treeOf, type World } from "./world.ts";
 
 const targets = ["role:A"];
 
@@ -81,6 +81,37 @@ test("an agent keeps several installations in step, told at once or by asking", 
       [],
     );
   }
+});
+
+test("a hub of an older version that refuses the reports of a newer agent keeps it from no update", async (t) => {
+  const world = await makeWorld(t);
+  world.hub.publish({ file: { content: "1", targets } });
+  const directory = await installIn(world, "a");
+  const { id } = stateOf(directory);
+  assert.equal(world.hub.reports.get(id)?.revision, 1, "the control: it takes what it knows");
+  const log = join(directory, "update.log");
+  writeFileSync(log, readFileSync(log, "utf8").replace('"action":"add"', '"action":"remove"'));
+  world.hub.unknownInReports = ["logAltered"];
+  const agent = startAgent([directory]);
+  for (const content of ["2", "3"]) {
+    const revision = world.hub.publish({ file: { content, targets } });
+    await agent.until((event) => event.kind === "updated" && event.to === revision);
+    assert.deepEqual(treeOf(directory), { file: content });
+  }
+  await agent.stop();
+  assert.ok(world.hub.refusedReports >= 2, "it tried to tell each time");
+  assert.deepEqual(
+    agent.events.filter(({ kind }) => kind === "failed"),
+    [],
+  );
+  // The hub is updated: the next report tells what it missed.
+  world.hub.unknownInReports = [];
+  world.hub.publish({ file: { content: "4", targets } });
+  await update(directory, world.options());
+  assert.deepEqual(
+    [world.hub.reports.get(id)?.revision, world.hub.reports.get(id)?.logAltered?.file],
+    [4, "update.log"],
+  );
 });
 
 test("a hub that is followed is asked once and then holds its answer back", async (t) => {

@@ -10,6 +10,10 @@ import { makeWorld, revisionOf, treeOf, type World } from "./world.ts";
 /** What killed processes leave behind, and who clears it. */
 const targets = ["role:A"];
 
+// What these plug-ins do they write beside the installation, where walls would keep them from it
+// (tests/hostile/plugin-confinement.test.ts has those).
+process.env.LOCKSTEP_PLUGINS = "unconfined";
+
 async function installed(world: World): Promise<string> {
   world.hub.publish({ file: { content: "one", targets } });
   const directory = join(world.root, "a");

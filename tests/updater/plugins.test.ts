@@ -6,6 +6,10 @@ import { install, readLog, update } from "@lockstep/updater";
 import { makeArchive } from "./archives.ts";
 import { makeWorld, revisionOf, stateOf, treeOf, type World } from "./world.ts";
 
+// What these plug-ins do they write beside the installation, where walls would keep them from it
+// (tests/hostile/plugin-confinement.test.ts has those).
+process.env.LOCKSTEP_PLUGINS = "unconfined";
+
 const targets = ["role:A"];
 
 /** A plug-in that writes each call into a file beside the installation; `body` runs after that. */

@@ -9,7 +9,10 @@ import {
   type Manifest,
   parseTarget,
   roleWithParents,
+  type TransferSettings,
 } from "@lockstep/core";
+import { makeStep, sourceOf } from "@lockstep/delta";
+import { readingToken } from "@lockstep/platform";
 import {
   CONTENT_STREAM_TYPE,
   diffEntries,
@@ -18,9 +21,13 @@ import {
   encodeMagic,
   formatDelta,
   formatManifest,
+  formatSignedMark,
   type InstallationReport,
   type RevisionDocument,
+  stepTag,
 } from "@lockstep/protocol";
+import { packChanges, type ReleaseEntry } from "@lockstep/trust";
+import { SmallSigning } from "./small-signing.ts";
 
 /**
  * A hub that is all faults: it serves the routes that an installation uses, from real manifests, and cuts, lies, stalls
@@ -50,6 +57,8 @@ export interface Faults {
   hold?: (path: string) => Promise<void> | undefined;
   /** Ignore Range. */
   noRanges?: boolean;
+  /** Change a step as it is sent. */
+  corruptStep?: (step: Buffer) => Buffer;
 }
 
 const sha256Of = (bytes: Buffer | string) => createHash("sha256").update(bytes).digest("hex");
@@ -57,11 +66,29 @@ const sha256Of = (bytes: Buffer | string) => createHash("sha256").update(bytes).
 export class SmallHub {
   readonly faults: Faults = {};
   readonly requests: string[] = [];
+  readonly signing = new SmallSigning();
   readonly reports = new Map<string, InstallationReport>();
+  /** Members of a report that it does not know; as a hub of an older version it refuses a report that has one. */
+  unknownInReports: readonly string[] = [];
+  refusedReports = 0;
   settings: Record<string, string | boolean | number> = {};
   autoUpdate = true;
   pollSeconds = 1;
+  /** Limits that it sets for installations. */
+  transfer: TransferSettings | null = null;
   token: string | null = null;
+  /** Whether it has steps between manifests; as a hub of an older version it has not. */
+  steps = false;
+  /** Settles when its steps are made. */
+  stepsMade: Promise<void> = Promise.resolve();
+  /** How long each who asked for a step would wait for it, in seconds. */
+  readonly stepWaits: number[] = [];
+  /** Whether it tells relays that there are no orders. */
+  saysNoOrders = false;
+  /** Whether it says to installations what is signed now; as a hub of an older version it does not. */
+  saysSigned = false;
+  /** Whether it tells all new metadata in one answer; as a hub of an older version it does not. */
+  changes = true;
   /** Bytes of contents sent, in all answers. */
   contentBytes = 0;
   readonly #server: Server;
@@ -99,8 +126,11 @@ export class SmallHub {
     await this[Symbol.asyncDispose]();
   }
 
+  /** What the semaphore says, where that is not what is published. */
+  announced: number | null = null;
+
   get revision(): number {
-    return this.#revisions.length;
+    return this.announced ?? this.#revisions.length;
   }
 
   document(number: number): RevisionDocument {
@@ -198,6 +228,9 @@ export class SmallHub {
     const url = new URL(request.url ?? "/", this.#url);
     this.requests.push(`${request.method} ${url.pathname}`);
     await this.faults.hold?.(url.pathname);
+    // As the schema of the hub has it.
+    if (url.pathname.startsWith("/v1/steps/") && Number(url.searchParams.get("wait") ?? 0) > 30)
+      return void this.#error(response, 400, "REQUEST_INVALID", "wait is longer than a hub waits");
     const refuse = this.faults.refuse;
     if (refuse !== undefined && refuse.times > 0 && (refuse.match?.test(url.pathname) ?? true)) {
       refuse.times--;
@@ -205,11 +238,16 @@ export class SmallHub {
       response.end(refuse.body ?? "");
       return;
     }
-    if (this.token !== null && request.headers.authorization !== `Bearer ${this.token}`) {
+    if (this.token !== null && !this.#accepts(request.headers.authorization)) {
       this.#error(response, 401, "AUTHENTICATION_REQUIRED", "a token is needed");
       return;
     }
     await this.#route(url, request, response);
+  }
+
+  #accepts(authorization: string | undefined): boolean {
+    const token = this.token ?? "";
+    return authorization === `Bearer ${token}` || authorization === `Bearer ${readingToken(token)}`;
   }
 
   async #route(url: URL, request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -221,6 +259,7 @@ export class SmallHub {
         ? this.#error(response, 404, "REVISION_UNKNOWN", `no revision ${second}`)
         : this.#json(response, document);
     }
+    if (first === "trust") return await this.#trust(second, url, response);
     if (first === "manifests" && second === "sha256") {
       const found = this.#manifests.get(third);
       if (found === undefined) return void this.#error(response, 404, "NOT_FOUND", "no such manifest");
@@ -235,14 +274,51 @@ export class SmallHub {
       response.end(formatDelta(diffEntries(from.manifest.entries, to.manifest.entries)));
       return;
     }
+    if (first === "steps" && this.steps) {
+      if (await this.#isMade(Number(url.searchParams.get("wait") ?? 0)))
+        return this.#step(second, third, request, response);
+      return void this.#error(response, 503, "HUB_BUSY", "this step is being made");
+    }
     if (first === "files") return this.#content(third, request, response);
     if (first === "bundle") return await this.#bundle(request, response);
     if (first === "settings") return void this.#json(response, this.settings);
-    if (first === "installations") {
-      this.reports.set(second, JSON.parse((await readBody(request)).toString()) as InstallationReport);
+    if (first === "installations" && request.method === "PUT") {
+      const report = JSON.parse((await readBody(request)).toString()) as InstallationReport;
+      const unknown = this.unknownInReports.find((member) => member in report);
+      if (unknown !== undefined) {
+        this.refusedReports++;
+        return void this.#error(response, 400, "REQUEST_INVALID", `${unknown} is not known`);
+      }
+      this.reports.set(second, report);
       return void this.#json(response, {});
     }
     this.#error(response, 404, "NOT_FOUND", url.pathname);
+  }
+
+  async #trust(name: string, url: URL, response: ServerResponse): Promise<void> {
+    if (this.#revisions.length > 0) await this.signing.sign(this.#revisions);
+    if (name === "changes" && this.changes) return void response.end(await this.#changes(url));
+    const document =
+      name === "log"
+        ? this.signing.entries(this.#revisions, Number(url.searchParams.get("after")))
+        : this.signing.documents.get(name);
+    if (document === undefined) return void this.#error(response, 404, "NOT_FOUND", name);
+    response.end(document);
+  }
+
+  async #changes(url: URL): Promise<Buffer> {
+    const known = (name: string) => Number(url.searchParams.get(name));
+    const newest = this.#revisions.length;
+    const names = ["timestamp.json"];
+    for (const role of ["snapshot", "targets"])
+      if (newest > known(role)) names.push(`${newest}.${role}.json`);
+    const nextRoot = `${known("root") + 1}.root.json`;
+    const documents = new Map([[nextRoot, this.signing.documents.get(nextRoot) ?? null]]);
+    for (const name of names) documents.set(name, this.signing.documents.get(name) ?? null);
+    const { entries } = JSON.parse(this.signing.entries(this.#revisions, known("log"))) as {
+      entries: ReleaseEntry[];
+    };
+    return await packChanges({ documents, entries });
   }
 
   async #semaphore(url: URL, request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -260,6 +336,11 @@ export class SmallHub {
         response.once("close", wake);
       });
     }
+    if (this.saysNoOrders && request.headers["lockstep-relay"] !== undefined)
+      response.setHeader("lockstep-orders", "none");
+    const { "lockstep-installation": installation, "lockstep-relay": relay } = request.headers;
+    if (this.saysSigned && (installation ?? relay) !== undefined)
+      response.setHeader("lockstep-signed", await this.#signedMark());
     if (request.headers["if-none-match"] === `"${this.revision}"`) {
       response.writeHead(304, { etag: `"${this.revision}"` });
       response.end();
@@ -270,7 +351,41 @@ export class SmallHub {
       revision: this.revision,
       autoUpdate: this.autoUpdate,
       pollSeconds: this.pollSeconds,
+      ...(this.transfer === null ? {} : { transfer: this.transfer }),
     });
+  }
+
+  async #signedMark(): Promise<string> {
+    await this.signing.sign(this.#revisions);
+    const { length: revision } = this.#revisions;
+    const roots = [...this.signing.documents.keys()].filter((name) => /^\d+\.root\.json$/.test(name)).length;
+    return formatSignedMark({ root: roots, revision, digest: this.document(revision).digest });
+  }
+
+  async #isMade(waitSeconds: number): Promise<boolean> {
+    this.stepWaits.push(waitSeconds);
+    const waited = Promise.withResolvers<boolean>();
+    const timer = setTimeout(() => waited.resolve(false), waitSeconds * 1000);
+    timer.unref();
+    try {
+      return await Promise.race([this.stepsMade.then(() => true), waited.promise]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #step(fromSha: string, toSha: string, request: IncomingMessage, response: ServerResponse): void {
+    const from = this.#manifests.get(fromSha)?.manifest.entries ?? [];
+    const to = this.#manifests.get(toSha)?.manifest.entries ?? [];
+    const made = makeStep(
+      from,
+      to,
+      ({ sha256 }) => sourceOf(this.#contents.get(sha256) ?? Buffer.alloc(0)),
+      ({ size }) => size,
+    );
+    if (made === null) return void this.#error(response, 404, "STEP_NONE", "nothing to gain");
+    const step = Buffer.concat(made.pieces);
+    this.#ranged(this.faults.corruptStep?.(step) ?? step, stepTag(fromSha, toSha), request, response);
   }
 
   #content(sha256: string, request: IncomingMessage, response: ServerResponse): void {
@@ -280,6 +395,10 @@ export class SmallHub {
     const whole = zstd ? stored.bytes : stored.content;
     const etag = zstd ? `"${sha256}-zstd"` : `"${sha256}"`;
     if (zstd) response.setHeader("content-encoding", "zstd");
+    this.#ranged(whole, etag, request, response);
+  }
+
+  #ranged(whole: Buffer, etag: string, request: IncomingMessage, response: ServerResponse): void {
     response.setHeader("etag", etag);
     const range = /^bytes=(\d+)-$/.exec(request.headers.range ?? "");
     if (range !== null && this.faults.noRanges !== true && request.headers["if-range"] === etag) {

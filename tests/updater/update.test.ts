@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { describeOrdered } from "@lockstep/trust";
 import { check, configure, install, plan, readLog, update } from "@lockstep/updater";
 import { makeWorld, put, revisionOf, stateOf, treeOf } from "./world.ts";
 
@@ -412,4 +413,60 @@ test("a file may become a folder and a folder a file; what is foreign in it is n
   hub.publish({ thing: { content: "file", targets }, "box/a": { content: "a", targets } });
   await assert.rejects(update(directory, options()), { code: "INSTALLATION_CONFLICT" });
   assert.deepEqual(treeOf(directory), { box: "file now", "thing/inner": "inner", "thing/mine": "mine" });
+});
+
+test("an update asks for everything once, and a hub that does not tell all at once is asked one by one", async (t) => {
+  const world = await makeWorld(t);
+  const release = (text: string) => ({ file: { content: text, targets: ["role:A"] } });
+  world.hub.publish(release("1"));
+  const directory = join(world.root, "a");
+  await install(directory, world.installOptions(["A"]));
+  const asked = async () => {
+    world.hub.publish(release(`${world.hub.revision + 1}`));
+    world.hub.requests.length = 0;
+    await update(directory, world.options());
+    return world.hub.requests
+      .filter((line) => line.startsWith("GET"))
+      .map((line) => line.slice(8).replace(/^orders\/.*/, "orders"));
+  };
+  assert.deepEqual(await asked(), ["revision", "trust/changes", "orders", "manifests/delta"]);
+  world.hub.changes = false;
+  assert.deepEqual(await asked(), [
+    "revision",
+    ...["changes", "2.root.json", "timestamp.json", "3.snapshot.json", "3.targets.json", "log/1"].map(
+      (name) => `trust/${name}`,
+    ),
+    "orders",
+    "manifests/delta",
+  ]);
+});
+
+test("whether there is an order is asked where the signed timestamp does not say that there is none", async (t) => {
+  const world = await makeWorld(t);
+  const { hub } = world;
+  const release = () => hub.publish({ file: { content: `${hub.revision + 1}`, targets: ["role:A"] } });
+  release();
+  const directory = join(world.root, "a");
+  await install(directory, world.installOptions(["A"]));
+  const { id } = stateOf(directory);
+  const minutes = 60_000;
+  const asks = async (ordered: typeof hub.signing.ordered) => {
+    hub.signing.ordered = ordered;
+    release();
+    hub.requests.length = 0;
+    await update(directory, world.options());
+    assert.equal(treeOf(directory).file, `${hub.revision}`);
+    return hub.requests.some((line) => line.includes("/v1/orders/"));
+  };
+  assert.equal(await asks((now) => describeOrdered([], now)), false);
+  assert.equal(await asks((now) => describeOrdered(["another"], now)), false);
+  assert.equal(await asks((now) => describeOrdered(["another", id], now)), true);
+  assert.equal(await asks(() => ({})), true, "a hub of an older version");
+  assert.equal(
+    await asks((now) => describeOrdered([], now - 61 * minutes)),
+    true,
+    "of more than an hour ago",
+  );
+  assert.equal(await asks((now) => describeOrdered([], now + 6 * minutes)), true, "of a clock that is ahead");
+  assert.equal(await asks((now) => ({ lockstep: { format: 2, createdAt: now, orders: [] } })), true);
 });

@@ -87,6 +87,7 @@ export const revisionOf = (directory: string) =>
 
 export const stateOf = (directory: string) =>
   JSON.parse(readFileSync(join(directory, "InstallState.config"), "utf8")) as {
+    id: string;
     roles: string[];
     packages: string[];
     rolesChosen: string[];

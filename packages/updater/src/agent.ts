@@ -1,4 +1,4 @@
-import type { HubClient } from "@lockstep/client";
+import type { HubClient, SemaphoreAnswer } from "@lockstep/client";
 import {
   type Attempts,
   countFailure,
@@ -7,9 +7,17 @@ import {
   isQuarantined,
   nextPoll,
   type PollState,
+  type TransferLimits,
+  transferLimits,
 } from "@lockstep/core";
 import { type Clock, type Random, systemClock, systemRandom } from "@lockstep/platform";
-import { isLockstepError, type Semaphore } from "@lockstep/protocol/wire";
+import {
+  formatSignedMark,
+  isLockstepError,
+  judgeMark,
+  type Semaphore,
+  type SignedMark,
+} from "@lockstep/protocol/wire";
 import { readAttempts, writeAttempts } from "./attempts.ts";
 import { connectHub } from "./hub-access.ts";
 import {
@@ -23,7 +31,9 @@ import type { ProgressEvent } from "./progress.ts";
 import { recoverFirst } from "./recovery.ts";
 import { describeProblem, report } from "./report.ts";
 import type { SessionOptions } from "./session.ts";
-import { update } from "./update.ts";
+import { readKnownSigned } from "./signed-known.ts";
+import { minutesUntilTransfer } from "./transfer-throttle.ts";
+import { lookAtSignatures, update } from "./update.ts";
 import { repair, verify } from "./verify.ts";
 
 /**
@@ -93,6 +103,8 @@ export type AgentEvent =
       readonly files: number;
       readonly repaired: boolean;
     }
+  | { readonly kind: "log-altered"; readonly directory: string; readonly file: string; readonly line: number }
+  | { readonly kind: "postponed"; readonly directory: string; readonly to: number; readonly minutes: number }
   | { readonly kind: "progress"; readonly directory: string; readonly event: ProgressEvent }
   | { readonly kind: "stopped"; readonly directory: string };
 
@@ -102,6 +114,10 @@ const FOLLOW_SECONDS = 55;
 const HELD_BACK_MS_MIN = 1000;
 /** After so many conditional polls the settings are asked for as well, so that a new interval arrives. */
 const POLLS_UNTIL_SETTINGS = 12;
+/** A hub's timestamp is good for three days, and renewed at half of that. */
+const SIGNATURES_EVERY_MS = 6 * 60 * 60 * 1000;
+/** A relay may show the former signatures for a while. */
+const OTHER_LOOKS_MAX = 3;
 const VERIFY_EVERY_MS = 24 * 60 * 60 * 1000;
 /** Codes that say nothing about the revision: a full disk or a hub that is away is no reason to give it up. */
 const NOT_ITS_FAULT = [
@@ -111,9 +127,22 @@ const NOT_ITS_FAULT = [
   "AUTHENTICATION_REQUIRED",
   "AUTHENTICATION_FAILED",
   "INSTALLATION_LOCKED",
+  "TRUST_EXPIRED",
+  "TRUST_UNAVAILABLE",
+  "TRUST_ROLLED_BACK",
+  "TRUST_HISTORY_DIFFERS",
+  "TRUST_REVISION_DIFFERS",
+  "TRUST_REFUSED",
+  "ORDER_REFUSED",
+  "ORDER_REPLAYED",
+  "ORDER_EXPIRED",
+  "DOWNGRADE_REFUSED",
+  "INSTALLATION_NOT_ENROLLED",
+  "INSTALLATION_DIVERGED",
   "INSTALLATION_DISK_FULL",
   "INSTALLATION_NOT_WRITABLE",
   "INTERRUPTED",
+  "UPDATE_POSTPONED",
 ] as const;
 
 /** Runs until the signal comes. Never throws for what happens to an installation. */
@@ -147,7 +176,12 @@ class Watch {
   #toldQuarantine: number | null = null;
   #toldDisabled: number | null = null;
   #toldInStep = false;
+  /** A revision that waits for the time of large transfers, and the limits that it waits under. */
+  #postponed: { readonly revision: number; readonly limits: string } | null = null;
   #verifiedAt: number;
+  #trustedAt: number;
+  /** Other signatures that the hub spoke of, and how often they were looked at. */
+  #other: { readonly mark: string; looks: number } | null = null;
   #client: { readonly hub: string; readonly client: HubClient } | null = null;
 
   constructor(directory: string, options: AgentOptions) {
@@ -156,6 +190,7 @@ class Watch {
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? systemRandom;
     this.#verifiedAt = this.#clock.monotonic();
+    this.#trustedAt = this.#verifiedAt;
   }
 
   get #stopped(): boolean {
@@ -238,6 +273,7 @@ class Watch {
     const beganAt = this.#clock.monotonic();
     const answer = await client.semaphore(unconditional ? null : (this.#toldQuarantine ?? installed), {
       signal,
+      installation: head.id,
       ...(follow ? { waitSeconds: FOLLOW_SECONDS } : {}),
     });
     const heldBack = follow && this.#clock.monotonic() - beganAt >= HELD_BACK_MS_MIN;
@@ -251,16 +287,24 @@ class Watch {
         onEvent({ kind: "in-step", directory, revision });
         await report(client, paths.root, head, { outcome: "in-step", revision, problem: null });
       }
-      await this.#verifySometimes();
+      if (await this.#lookAtSignaturesSometimes(revision, answer.signed))
+        // A relay that holds back what is new gets no further than this: the hub itself is asked for a while.
+        client.leaveRelay("now and then the hub itself is asked");
+      await this.#verifySometimes(client, head, revision);
     } else if (answer.kind === "different" && isOff(answer.semaphore, head)) {
       this.#tellDisabled(answer.semaphore.autoUpdate ? "installation" : "hub", revision);
-    } else if (!isQuarantined(this.#attempts, revision)) await this.#update(installed, revision);
+    } else if (this.#isPostponed(revision, answer, head))
+      return { kind: "settled", pollSeconds, again: false };
+    else if (!isQuarantined(this.#attempts, revision)) await this.#update(installed, revision, answer, head);
     else if (this.#toldQuarantine !== revision) {
       this.#toldQuarantine = revision;
       onEvent({ kind: "quarantined", directory, revision, failures: this.#attempts?.failures ?? 0 });
     }
     // A hub that answers at once although nothing has changed does not know how to hold back.
-    const again = this.#toldDisabled === null && (!follow || heldBack || answer.kind === "different");
+    const again =
+      this.#toldDisabled === null &&
+      this.#postponed === null &&
+      (!follow || heldBack || answer.kind === "different");
     return { kind: "settled", pollSeconds, again };
   }
 
@@ -269,7 +313,10 @@ class Watch {
     const hub = JSON.stringify(head.hub);
     if (this.#client?.hub !== hub) {
       await this.#client?.client.close();
-      this.#client = { hub, client: await connectHub(head.hub, this.#options.access) };
+      this.#client = {
+        hub,
+        client: await connectHub(head.hub, this.#options.access, locate(this.#directory)),
+      };
     }
     return this.#client.client;
   }
@@ -280,7 +327,12 @@ class Watch {
     this.#toldDisabled = to;
   }
 
-  async #update(installed: number | null, revision: number): Promise<void> {
+  async #update(
+    installed: number | null,
+    revision: number,
+    answer: SemaphoreAnswer,
+    head: InstallHead,
+  ): Promise<void> {
     const { onEvent, signal } = this.#options;
     const directory = this.#directory;
     const paths = locate(directory);
@@ -289,6 +341,9 @@ class Watch {
       const result = await update(directory, {
         ...this.#options,
         trigger: "agent",
+        ...(answer.kind === "equal"
+          ? {}
+          : { announced: { semaphore: answer.semaphore, atMs: this.#clock.monotonic() } }),
         progress: (event) => onEvent({ kind: "progress", directory, event }),
       });
       this.#attempts = null;
@@ -307,6 +362,7 @@ class Watch {
       const { from, to, receivedBytes } = result;
       onEvent({ kind: "updated", directory, from, to, changes: add + replace + remove, receivedBytes });
     } catch (error) {
+      if (isLockstepError(error, "UPDATE_POSTPONED")) return this.#postpone(revision, answer, head);
       if (signal?.aborted !== true && !isLockstepError(error, ...NOT_ITS_FAULT)) {
         this.#attempts = countFailure(this.#attempts, revision);
         writeAttempts(paths, this.#attempts);
@@ -315,13 +371,70 @@ class Watch {
     }
   }
 
+  /** Until the window opens, or limits change, nothing is asked but whether there is another revision. */
+  #postpone(revision: number, answer: SemaphoreAnswer, { settings }: InstallHead): void {
+    const limits = this.#limits(answer, settings);
+    this.#postponed = { revision, limits: JSON.stringify(limits) };
+    const minutes = Math.max(1, minutesUntilTransfer(limits, this.#clock));
+    this.#options.onEvent({ kind: "postponed", directory: this.#directory, to: revision, minutes });
+  }
+
+  /** Asked of the clock each time: minutes counted ahead would be wrong after a sleep of the machine, or where its clock was set. */
+  #isPostponed(revision: number, answer: SemaphoreAnswer, { settings }: InstallHead): boolean {
+    if (this.#postponed === null) return false;
+    const limits = this.#limits(answer, settings);
+    const isSame = this.#postponed.revision === revision && this.#postponed.limits === JSON.stringify(limits);
+    if (isSame && minutesUntilTransfer(limits, this.#clock) > 0) return true;
+    this.#postponed = null;
+    return false;
+  }
+
+  #limits(answer: SemaphoreAnswer, settings: InstallHead["settings"]): TransferLimits {
+    return transferLimits(settings.transfer, answer.kind === "equal" ? undefined : answer.semaphore.transfer);
+  }
+
+  /**
+   * In step is what the hub says. Whether it still shows what is signed now, or the same for ever (A5), is looked at well
+   * within the life of a timestamp, and at once where it speaks of another root or another content of this number itself; what is
+   * wrong is an alarm and a failed look, and the installation goes on. True: after so long that it was time.
+   */
+  async #lookAtSignaturesSometimes(installed: number, signed: SignedMark | null): Promise<boolean> {
+    const isTime = this.#clock.monotonic() - this.#trustedAt >= SIGNATURES_EVERY_MS;
+    const other = this.#otherSigned(installed, signed);
+    if (!isTime && other === null) return false;
+    try {
+      await lookAtSignatures(this.#directory, installed, this.#options);
+    } catch (error) {
+      // Told once; from now on it comes again when it is time.
+      if (other !== null) other.looks = OTHER_LOOKS_MAX;
+      throw error;
+    }
+    this.#trustedAt = this.#clock.monotonic();
+    return isTime;
+  }
+
+  /** What the hub speaks of and nobody knows here; null: nothing, or it was looked at often enough. */
+  #otherSigned(installed: number, signed: SignedMark | null): { looks: number } | null {
+    if (signed === null) return null;
+    const known = readKnownSigned(locate(this.#directory), installed);
+    if (judgeMark(signed, known) === "as-known") return null;
+    const mark = formatSignedMark(signed);
+    if (this.#other?.mark !== mark) this.#other = { mark, looks: 0 };
+    return this.#other.looks++ < OTHER_LOOKS_MAX ? this.#other : null;
+  }
+
   /** Bit rot leaves the metadata alone, so from time to time everything is read (docs/adr/0002). */
-  async #verifySometimes(): Promise<void> {
+  async #verifySometimes(client: HubClient, head: InstallHead, revision: number): Promise<void> {
     const every = this.#options.verifyEveryMs ?? VERIFY_EVERY_MS;
     if (every === 0 || this.#clock.monotonic() - this.#verifiedAt < every) return;
     this.#verifiedAt = this.#clock.monotonic();
     const directory = this.#directory;
-    const { damages, edits } = await verify(directory, this.#options);
+    const { damages, edits, logBreak } = await verify(directory, this.#options);
+    if (logBreak !== null) {
+      const { file, line } = logBreak;
+      this.#options.onEvent({ kind: "log-altered", directory, file, line });
+      await report(client, locate(directory).root, head, { outcome: "in-step", revision, problem: null });
+    }
     if (damages.length === 0) return;
     const mend = edits === "replace";
     this.#options.onEvent({ kind: "damaged", directory, files: damages.length, repaired: mend });

@@ -1,8 +1,8 @@
 import { copyFileSync, existsSync, linkSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { PlanOperation } from "@lockstep/core";
-import { realDisk } from "@lockstep/platform";
-import { errnoOf, ioFailure } from "./io-failure.ts";
+import { isWithoutLinks, realDisk, systemErrorCode } from "@lockstep/platform";
+import { ioFailure } from "./io-failure.ts";
 import { type InstallationPaths, PRIVATE_MODE } from "./layout.ts";
 
 /**
@@ -11,7 +11,6 @@ import { type InstallationPaths, PRIVATE_MODE } from "./layout.ts";
  * replaced file lives on under it. They are made durable before the commit, and taken back when it does not come.
  */
 const REVISIONS_KEPT = 5;
-const NO_LINKS = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EXDEV"]);
 
 /** Makes the copies. Returns their directory, relative to the installation, or null where none was needed. */
 export async function makeBackups(
@@ -37,7 +36,7 @@ export async function makeBackups(
       }
     } catch (error) {
       // What disappeared meanwhile needs no copy.
-      if (errnoOf(error) !== "ENOENT") throw ioFailure(error, target, "writing");
+      if (systemErrorCode(error) !== "ENOENT") throw ioFailure(error, target, "writing");
     }
   }
   try {
@@ -54,7 +53,7 @@ function link(source: string, target: string): boolean {
     linkSync(source, target);
     return true;
   } catch (error) {
-    if (NO_LINKS.has(errnoOf(error) ?? "")) return false;
+    if (isWithoutLinks(error)) return false;
     throw error;
   }
 }

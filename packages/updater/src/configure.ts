@@ -1,7 +1,15 @@
 import { closeSync, fsyncSync, openSync, renameSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { parseHubUrl } from "@lockstep/client";
-import { type EditsPolicy, formatInstallState, type InstallState } from "@lockstep/core";
+import { parseHubUrl, readAuthorities } from "@lockstep/client";
+import {
+  type EditsPolicy,
+  formatInstallState,
+  type InstallationSettings,
+  type InstallState,
+  readTransferSettings,
+  type TransferLimits,
+  type TransferSettings,
+} from "@lockstep/core";
 import { locate, readInstallState } from "./installation.ts";
 import { guarded } from "./io-failure.ts";
 import type { InstallationPaths } from "./layout.ts";
@@ -16,6 +24,10 @@ export interface InstallationChange {
   /** Null: the machine's own certificates. */
   readonly caFile?: string | null | undefined;
   readonly tokenFile?: string | null | undefined;
+  /** Null: none from now on. */
+  readonly relay?: string | null | undefined;
+  /** Limits for what it fetches. Null: what the hub says from now on. */
+  readonly transfer?: { readonly [Name in keyof TransferLimits]?: TransferLimits[Name] | null | undefined };
 }
 
 /**
@@ -28,8 +40,11 @@ export async function configure(
   options: SessionOptions,
 ): Promise<Pick<InstallState, "id" | "hub" | "settings" | "rolesChosen" | "packagesChosen">> {
   const paths = locate(directory);
-  const wanted = Object.entries(change).filter(([, value]) => value !== undefined);
+  const { transfer = {}, ...rest } = change;
+  const wanted = Object.entries({ ...rest, ...transfer }).filter(([, value]) => value !== undefined);
   if (wanted.length === 0) return readInstallState(paths);
+  // Later nobody is there to be told.
+  if (typeof change.caFile === "string") readAuthorities(resolve(change.caFile));
   return await withInstallation(paths, options, async ({ host }) => {
     const state = readInstallState(paths);
     const path = (value: string | null | undefined, now: string | null) =>
@@ -41,10 +56,17 @@ export async function configure(
           change.hubUrl === undefined ? state.hub.url : parseHubUrl(change.hubUrl).href.replace(/\/+$/, ""),
         caFile: path(change.caFile, state.hub.caFile),
         tokenFile: path(change.tokenFile, state.hub.tokenFile),
+        relay:
+          typeof change.relay === "string"
+            ? parseHubUrl(change.relay).href.replace(/\/+$/, "")
+            : change.relay === undefined
+              ? (state.hub.relay ?? null)
+              : null,
       },
       settings: {
         autoUpdate: change.autoUpdate ?? state.settings.autoUpdate,
         edits: change.edits ?? state.settings.edits,
+        ...changedTransfer(state.settings.transfer, change.transfer ?? {}),
       },
     };
     writeState(paths, formatInstallState(next));
@@ -55,6 +77,15 @@ export async function configure(
       host.progress({ kind: "notice", message: `update.log is not complete: ${unwritten}` });
     return next;
   });
+}
+
+function changedTransfer(
+  now: TransferSettings = {},
+  change: NonNullable<InstallationChange["transfer"]>,
+): Pick<InstallationSettings, "transfer"> {
+  const given = Object.entries(change).filter(([, value]) => value !== undefined);
+  const transfer = readTransferSettings({ ...now, ...Object.fromEntries(given) });
+  return Object.keys(transfer).length === 0 ? {} : { transfer };
 }
 
 /** Replaces InstallState.config durably, in one step. The caller holds the lock. */

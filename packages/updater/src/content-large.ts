@@ -17,17 +17,19 @@ import { guarded, ioFailure } from "./io-failure.ts";
  * resumption is fetched once more from the beginning, since the remains of the earlier try may be to blame; what is
  * wrong then is the hub's.
  */
-const AT_ONCE = 2;
+/** At most: each holds two buffers. */
+export const LARGE_AT_ONCE = 2;
 const READ_BYTES = 512 * 1024;
 /** Memory that a frame may ask of its reader: 2^23 bytes. Ours need 2 MiB. */
 const WINDOW_LOG_MAX = 23;
 
-/** Fetches the contents, two at a time. `done` is called for each that stands in its first place. */
+/** Fetches the contents, `atOnce` at a time. `done` is called for each that stands in its first place. */
 export async function fetchLarge(
   task: StagingTask,
   contents: readonly WantedContent[],
   totals: StagingTotals,
   done: (content: WantedContent) => void,
+  atOnce = LARGE_AT_ONCE,
 ): Promise<void> {
   const queue = [...contents];
   let failed = false;
@@ -42,7 +44,7 @@ export async function fetchLarge(
       }
     }
   };
-  const outcomes = await Promise.allSettled(Array.from({ length: AT_ONCE }, run));
+  const outcomes = await Promise.allSettled(Array.from({ length: atOnce }, run));
   for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
 }
 
@@ -54,7 +56,9 @@ async function fetchOne(task: StagingTask, content: WantedContent, totals: Stagi
     await unpack(task, content, encoding);
   } catch (error) {
     task.partial.drop(content.sha256);
-    if (!resumed || !isLockstepError(error, "CONTENT_MISMATCH")) throw error;
+    // The beginning may be the relay's, and the end the hub's.
+    const mixed = task.client.leaveRelay(error) || task.client.relayRemarks.length > 0 || resumed;
+    if (!isLockstepError(error, "CONTENT_MISMATCH") || !mixed) throw error;
     await unpack(task, content, await download(task, content, totals, told));
   }
   task.meter.add(1, content.size - told.bytes);
@@ -67,14 +71,18 @@ async function download(
   totals: StagingTotals,
   told: { bytes: number },
 ): Promise<ContentEncoding> {
-  const persistence = new Persistence(task.clock, task.signal);
+  const persistence = new Persistence(task.clock, task.signal, task.client);
+  const here = () => task.partial.travelling(content.sha256)?.offset ?? 0;
+  let most = here();
   while (true) {
     throwIfInterrupted(task.signal);
-    const before = totals.receivedBytes;
     try {
       return await downloadOnce(task, content, totals, told);
     } catch (error) {
-      if (totals.receivedBytes > before) persistence.progress();
+      // Bytes that were here before are none: a hub that always begins anew would go on for ever.
+      if (here() > most) persistence.progress();
+      most = Math.max(most, here());
+      if (isLockstepError(error, "CONTENT_MISMATCH")) task.partial.drop(content.sha256);
       await persistence.after(error);
     }
   }
@@ -148,13 +156,14 @@ async function unpack(task: StagingTask, content: WantedContent, encoding: Conte
     rmSync(place, { force: true });
     throw ioFailure(error, place, "writing");
   }
+  // First, so that whoever is killed now leaves it where the next run looks.
+  task.partial.noteStaged(content.sha256, place);
+  task.partial.flush();
   guarded(place, "writing", () => {
     sink.close();
     if (encoding === "identity") renameSync(from, place);
     else rmSync(from, { force: true });
   });
-  task.partial.noteStaged(content.sha256, place);
-  task.partial.flush();
 }
 
 /** The bytes of a file, in one buffer that is used again for each piece. */

@@ -5,19 +5,20 @@ import type { PlanOperation, Sha256 } from "@lockstep/core";
 import type { Clock } from "@lockstep/platform";
 import type { Staging } from "./apply/types.ts";
 import { fetchBundles } from "./content-bundle.ts";
-import { fetchLarge } from "./content-large.ts";
+import { fetchLarge, LARGE_AT_ONCE } from "./content-large.ts";
 import { lookAtFiles } from "./digest.ts";
 import { throwIfInterrupted } from "./interruption.ts";
 import { guarded, ioFailure } from "./io-failure.ts";
 import type { InstallationPaths } from "./layout.ts";
 import type { PartialStore } from "./partial.ts";
 import type { ProgressMeter } from "./progress.ts";
+import { type StepTask, takeSteps } from "./steps.ts";
 
 /**
  * Brings every content that a plan needs into the staging directory, verified.
  *
  * Each content comes from the nearest place that has it: another file of the installation, an earlier interrupted run,
- * the hub. It comes once, however many files have it. Small ones travel together, large ones alone and resumable.
+ * a step from what is installed, the hub. It comes once, however many files have it. Small ones travel together, large ones alone and resumable.
  * Whatever the source, the bytes in the staging directory are held against their digest before they count.
  */
 export interface WantedContent {
@@ -78,33 +79,45 @@ export function wantedContents(
 
 /** Stages everything. Throws what a hub call throws, CONTENT_MISMATCH, INSTALLATION_*, INTERRUPTED. */
 export async function stageContents(
-  task: StagingTask,
+  task: StepTask,
   wanted: readonly WantedContent[],
 ): Promise<StagingTotals> {
   const totals: StagingTotals = { receivedBytes: 0, requests: 0, fetched: 0, reused: 0 };
   task.partial.open();
   try {
+    const absent = wanted.filter(({ sha256, local }) => local === null && !task.partial.hasWhole(sha256));
+    task.client.throttle?.admit(absent.reduce((sum, { size }) => sum + size, 0));
+    const made = await takeSteps(task, wanted, totals);
+    noteEarlier(task.partial, wanted);
     const missing: WantedContent[] = [];
     for (const content of wanted) {
       throwIfInterrupted(task.signal);
       if (await takeNearby(task, content)) {
-        totals.reused++;
+        if (made.has(content.sha256)) totals.fetched++;
+        else totals.reused++;
         copyToOthers(content);
       } else missing.push(content);
     }
-    const small = missing.filter((content) => content.size <= SMALL_BYTES_MAX);
-    const large = missing.filter((content) => content.size > SMALL_BYTES_MAX);
+    // A small one that was cut goes on where it was, too.
+    const begun = task.partial.begun();
+    const isLarge = ({ size, sha256 }: WantedContent) => size > SMALL_BYTES_MAX || begun.has(sha256);
+    const small = missing.filter((content) => !isLarge(content));
+    const large = missing.filter(isLarge);
+    const atOnce = task.client.throttle?.atOnce ?? LARGE_AT_ONCE + 1;
+    const largeAtOnce = Math.max(1, Math.min(LARGE_AT_ONCE, small.length > 0 ? atOnce - 1 : atOnce));
     const fetched = () => {
       totals.fetched++;
     };
-    await together(task, [
-      (part) => fetchBundles(part, small, totals, fetched),
-      (part) =>
-        fetchLarge(part, large, totals, (content) => {
-          copyToOthers(content);
-          fetched();
-        }),
-    ]);
+    const doneLarge = (content: WantedContent) => {
+      copyToOthers(content);
+      fetched();
+    };
+    const parts = [
+      (part: StagingTask) => fetchBundles(part, small, totals, fetched),
+      (part: StagingTask) => fetchLarge(part, large, totals, doneLarge, largeAtOnce),
+    ];
+    if (atOnce > 1) await together(task, parts);
+    else for (const part of parts) await part(task);
   } finally {
     task.partial.flush();
   }
@@ -132,16 +145,20 @@ async function together(
   if (failure !== null) throw failure.error;
 }
 
+/** Says where everything from earlier runs will stand, before it is moved there: the next run finds it, whenever this one is killed. */
+function noteEarlier(partial: PartialStore, wanted: readonly WantedContent[]): void {
+  for (const { sha256, places } of wanted)
+    if (places[0] !== undefined && partial.hasWhole(sha256)) partial.noteStaged(sha256, places[0]);
+  partial.flush();
+}
+
 /** Takes a content from the installation or from an earlier run. False when neither has it as it should be. */
 async function takeNearby(task: StagingTask, content: WantedContent): Promise<boolean> {
   const [place] = content.places;
   if (place === undefined) return false;
   if (task.partial.hasWhole(content.sha256)) {
     guarded(place, "writing", () => renameSync(task.partial.wholePath(content.sha256), place));
-    if (await isWhole(place, content)) {
-      task.partial.noteStaged(content.sha256, place);
-      return true;
-    }
+    if (await isWhole(place, content)) return true;
     rmSync(place, { force: true });
   }
   if (content.local === null) return false;
@@ -166,7 +183,8 @@ async function isWhole(path: string, content: WantedContent): Promise<boolean> {
   return look?.kind === "file" && look.sha256 === content.sha256 && look.size === content.size;
 }
 
-function copyToOthers(content: WantedContent): void {
+/** Copies a content from its first place to the others. */
+export function copyToOthers(content: WantedContent): void {
   const [first, ...others] = content.places;
   if (first === undefined) return;
   for (const place of others)

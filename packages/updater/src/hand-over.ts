@@ -10,6 +10,7 @@ import { guarded, ioFailure } from "./io-failure.ts";
 import type { ProgressEvent } from "./progress.ts";
 import { run } from "./run.ts";
 import type { RunHost, RunRequest, RunResult } from "./run-types.ts";
+import type { TransferOrder } from "./transfer-throttle.ts";
 import type { UpdaterCopy } from "./update-archive.ts";
 
 /**
@@ -27,6 +28,8 @@ export type ToUpdater =
         readonly url?: string | undefined;
         readonly caFile?: string | undefined;
         readonly tokenFile?: string | undefined;
+        readonly relay?: string | undefined;
+        readonly transfer?: TransferOrder | undefined;
         /** Over the channel and not by the environment, which others of this user can read as long as the process runs. */
         readonly token?: string | undefined;
       };
@@ -91,9 +94,10 @@ async function runInCopy(copy: UpdaterCopy, request: RunRequest, host: RunHost):
             broken(`it ended with ${ended ?? `status ${status}`} before it was done`, firstError(complaint)),
           );
       });
-      const { url, caFile, tokenFile } = access;
+      const { url, caFile, tokenFile, relay, transfer } = access;
       const token = access.environment[TOKEN];
-      tell({ kind: "run", request, access: { url, caFile, tokenFile, token }, lockToken: host.lock.token });
+      const carried = { url, caFile, tokenFile, relay, transfer, token };
+      tell({ kind: "run", request, access: carried, lockToken: host.lock.token });
       if (signal?.aborted) interrupt();
     });
   } finally {

@@ -4,8 +4,10 @@
  */
 import type { AgentOptions } from "./agent.ts";
 import type { InstallationChange } from "./configure.ts";
+import type { HubAccess } from "./hub-access.ts";
 import type { InstallOptions } from "./install.ts";
 import type { LaunchOptions } from "./launch.ts";
+import type { LogBreak } from "./log-break.ts";
 import type { PlanOptions } from "./plan.ts";
 import type { ReselectOptions } from "./reselect.ts";
 import type { SessionOptions } from "./session.ts";
@@ -18,6 +20,7 @@ export type { InstallationChange } from "./configure.ts";
 export type { HubAccess } from "./hub-access.ts";
 export type { InstallOptions } from "./install.ts";
 export type { LaunchOptions, LaunchResult } from "./launch.ts";
+export type { LogBreak } from "./log-break.ts";
 export type { PlanOptions } from "./plan.ts";
 export type { ProgressEvent, ProgressListener, ProgressPhase } from "./progress.ts";
 export type { ReselectOptions, ReselectResult } from "./reselect.ts";
@@ -77,6 +80,54 @@ export async function configure(directory: string, change: InstallationChange, o
 /** Changes which machine roles and packages an installation has, at the software revision that it is at. */
 export async function reselect(directory: string, options: ReselectOptions) {
   return await (await import("./reselect.ts")).reselect(directory, options);
+}
+
+/** Where update.log was altered; null when nobody did. */
+export async function findLogBreak(directory: string) {
+  const [{ locate }, log] = await Promise.all([import("./installation.ts"), import("./log-break.ts")]);
+  return log.findLogBreak(locate(directory));
+}
+
+/** The error of an update.log that was altered: UPDATE_LOG_ALTERED. */
+export async function logAltered(directory: string, found: LogBreak) {
+  return (await import("./log-break.ts")).logAltered(directory, found);
+}
+
+/** What an installation trusts, to read from: for whoever verifies something before it gets there. */
+export async function readTrusted(directory: string) {
+  const { locate } = await import("./installation.ts");
+  return (await import("./trust.ts")).trustStore(locate(directory));
+}
+
+/** Whose signatures count in an installation, and what it has seen of them. */
+export async function showTrust(directory: string) {
+  return await (await import("./trust-show.ts")).showTrust(directory);
+}
+
+/** What is signed now, whether or not something new is announced. */
+export async function checkTrust(directory: string, options: SessionOptions) {
+  return await (await import("./trust-check.ts")).checkTrust(directory, options);
+}
+
+/** Has the hub note the key of an installation, by a secret that is good once. Returns the id of the installation. */
+export async function enrolInstallation(directory: string, access: HubAccess, secret: string) {
+  const [{ locate, readInstallHead }, { hubOf }, { demandPrivate }, { enrol }] = await Promise.all([
+    import("./installation.ts"),
+    import("./hub-access.ts"),
+    import("./private-directory.ts"),
+    import("./identity.ts"),
+  ]);
+  const paths = locate(directory);
+  const head = readInstallHead(paths);
+  demandPrivate(paths);
+  return await enrol(paths, hubOf(head.hub, access), secret, head.id);
+}
+
+/** Pins another root of trust. */
+export async function pinRoot(directory: string, root: Uint8Array) {
+  return await (await import("./trust-show.ts")).pinRoot(directory, root, {
+    access: { environment: process.env },
+  });
 }
 
 /** The records of update.log, oldest first. */

@@ -1,9 +1,14 @@
 import { randomUUID } from "node:crypto";
-import { resolve } from "node:path";
+import { existsSync, rmdirSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { DEFAULT_SETTINGS, type EditsPolicy, type InstallationHub } from "@lockstep/core";
+import { systemClock } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import { connectHub } from "./hub-access.ts";
+import { begunAs, enrol, showIdentity } from "./identity.ts";
 import { isInstallation, locate, readInstallState } from "./installation.ts";
+import { installationPaths } from "./layout.ts";
+import { demandPrivate } from "./private-directory.ts";
 import { demandSelectable, resolveSelection, type Selection, selectManifests } from "./selection.ts";
 import {
   makeDirectory,
@@ -19,6 +24,10 @@ export interface InstallOptions extends SessionOptions {
   readonly packages?: readonly string[];
   readonly edits?: EditsPolicy | undefined;
   readonly autoUpdate?: boolean | undefined;
+  /** The root of trust, from the owner of the release keys; else the first that the hub shows. */
+  readonly root?: Uint8Array | null | undefined;
+  /** A secret by which the hub notes the key of this installation; null: it goes without one. */
+  readonly enrolment?: string | null | undefined;
 }
 
 /**
@@ -36,13 +45,17 @@ export async function install(directory: string, options: InstallOptions): Promi
       expected: "at least one --role or --package",
       found: "none",
     });
-  const client = await connectHub(null, access);
+  const target = installationPaths(resolve(directory));
+  const client = await connectHub(null, access, target);
+  const relay = access.relay ?? access.environment.LOCKSTEP_RELAY;
   const hub: InstallationHub = {
     url: client.url,
     caFile: absolute(access.caFile ?? access.environment.LOCKSTEP_CA),
     tokenFile: absolute(access.tokenFile ?? access.environment.LOCKSTEP_TOKEN_FILE),
+    ...(relay === undefined || relay === "" || relay === "none" ? {} : { relay }),
   };
   try {
+    if ((options.enrolment ?? null) !== null) await enrolFirst(directory, hub, options.enrolment ?? "");
     // Everything that can be refused is refused before the directory is made.
     const semaphore = await client.currentSemaphore({ signal: options.signal });
     if (semaphore.revision === 0)
@@ -51,7 +64,13 @@ export async function install(directory: string, options: InstallOptions): Promi
         found: 0,
         hint: "Load a release first, or wait until the DBQueue has worked it off. Nothing was made.",
       });
-    const document = await client.revision(semaphore.revision, { signal: options.signal });
+    const { demandAnnounced, lookAtSigned, trustStore } = await import("./trust.ts");
+    const { clock = systemClock, signal, root = null } = options;
+    // A first try that failed half-way has trusted something already; a root that is given counts more.
+    const kept = root === null ? trustStore(target) : null;
+    const allowed = await lookAtSigned(client, kept, { clock, signal, root });
+    demandAnnounced(semaphore.revision, allowed);
+    const { document } = allowed;
     const selection = resolveSelection(document, options.roles, options.packages ?? []);
     demandSelectable(document, selection);
     selectManifests(document, selection);
@@ -59,9 +78,10 @@ export async function install(directory: string, options: InstallOptions): Promi
     const paths = locate(directory);
     return await withInstallation(paths, options, async (session) => {
       if (isInstallation(paths)) return await installAgain(session, hub, selection, options);
-      return await runToRevision(session, document, {
+      await allowed.copy.keepIn(trustStore(paths));
+      return await runToRevision(session, allowed, {
         initial: {
-          id: randomUUID(),
+          id: begunAs(paths) ?? randomUUID(),
           hub,
           roles: selection.rolesChosen,
           packages: selection.packagesChosen,
@@ -78,6 +98,44 @@ export async function install(directory: string, options: InstallOptions): Promi
     });
   } finally {
     await client.close();
+  }
+}
+
+/**
+ * Enrols before anything is asked of the hub, which may be all that lets this machine ask. The key has to be durable before the
+ * secret is used up, so the directory is made for it; installing again goes on with it. Where the hub certainly did not note
+ * the key, nothing that was made here stays.
+ */
+async function enrolFirst(directory: string, hub: InstallationHub, secret: string): Promise<void> {
+  const root = resolve(directory);
+  const topmost = makeDirectory(root);
+  const paths = locate(directory);
+  const made = [paths.privateDirectory, paths.identity].filter((path) => !existsSync(path));
+  demandPrivate(paths);
+  if (showIdentity(paths) !== null) return;
+  const id = isInstallation(paths) ? readInstallState(paths).id : (begunAs(paths) ?? randomUUID());
+  try {
+    await enrol(paths, hub, secret, id);
+  } catch (error) {
+    // The key is still there where the hub may have noted it.
+    removeEmpty([...upTo(topmost, root), ...made].reverse());
+    throw error;
+  }
+}
+
+/** The directories from the topmost one down to `directory`, both with it; none for null. */
+function upTo(topmost: string | null, directory: string): string[] {
+  if (topmost === null) return [];
+  const above = directory === topmost ? [] : upTo(topmost, dirname(directory));
+  return [...above, directory];
+}
+
+/** Removes directories one after the other, until one is not empty or cannot be removed: why it failed counts more. */
+function removeEmpty(directories: readonly string[]): void {
+  try {
+    for (const directory of directories) rmdirSync(directory);
+  } catch {
+    // Somebody put something there meanwhile, or the key stays.
   }
 }
 

@@ -1,8 +1,9 @@
 import { closeSync, existsSync, lstatSync, openSync, readFileSync, readSync, realpathSync } from "node:fs";
 import { resolve } from "node:path";
 import { FILES_LINE, type InstallState, parseInstallState } from "@lockstep/core";
+import { systemErrorCode } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
-import { errnoOf, guarded, ioFailure } from "./io-failure.ts";
+import { guarded, ioFailure } from "./io-failure.ts";
 import { type InstallationPaths, installationPaths } from "./layout.ts";
 
 /**
@@ -32,9 +33,9 @@ export function locate(directory: string): InstallationPaths {
     return installationPaths(realpathSync(path));
   } catch (cause) {
     // A disk that fails is no missing directory.
-    if (errnoOf(cause) === "EIO") throw ioFailure(cause, path, "entering");
+    if (systemErrorCode(cause) === "EIO") throw ioFailure(cause, path, "entering");
     throw new LockstepError("INSTALLATION_NOT_FOUND", `${path} cannot be entered`, {
-      found: errnoOf(cause) ?? "no such directory",
+      found: systemErrorCode(cause) ?? "no such directory",
       hint: "Name the directory of an installation, or make one: lockstep install DIR --role ROLE.",
       cause,
     });
@@ -131,7 +132,7 @@ function reading(paths: InstallationPaths, read: () => string): string {
     return guarded(paths.state, "reading", read);
   } catch (error) {
     const cause = error instanceof Error ? error.cause : undefined;
-    if (errnoOf(cause) !== "ENOENT") throw error;
+    if (systemErrorCode(cause) !== "ENOENT") throw error;
     throw notAnInstallation(paths);
   }
 }

@@ -1,3 +1,4 @@
+import { systemErrorCode } from "@lockstep/platform";
 import { type ErrorCode, isLockstepError, LockstepError } from "@lockstep/protocol/wire";
 
 /**
@@ -50,16 +51,10 @@ KNOWN.EAGAIN = {
   hint: "Raise the limit of processes (ulimit -u), or look what else runs on this machine, then run it again.",
 };
 
-/** The code of a system error, or null. */
-export function errnoOf(error: unknown): string | null {
-  if (!(error instanceof Error) || !("code" in error) || !("syscall" in error)) return null;
-  return typeof error.code === "string" ? error.code : null;
-}
-
 /** An error of ours for a failed call on `path`, while doing `action` ("writing"). */
 export function ioFailure(error: unknown, path: string, action: string): unknown {
   if (isLockstepError(error)) return error;
-  const errno = errnoOf(error);
+  const errno = systemErrorCode(error);
   if (errno === null) return error;
   const known = errno === "EPERM" ? NOT_WRITABLE : KNOWN[errno];
   if (known !== undefined)

@@ -4,12 +4,12 @@ import { systemClock } from "@lockstep/platform";
 import { isLockstepError, LockstepError } from "@lockstep/protocol/wire";
 import { type CheckResult, checkLocated } from "./check.ts";
 import { connectHub } from "./hub-access.ts";
-import { isUnfinished, locate } from "./installation.ts";
+import { isUnfinished, locate, readInstalledRevision } from "./installation.ts";
 import type { InstallationPaths } from "./layout.ts";
 import { recoverFirst } from "./recovery.ts";
 import { describeProblem } from "./report.ts";
 import type { SessionOptions } from "./session.ts";
-import { reportPostponed, update } from "./update.ts";
+import { lookAtSignatures, reportPostponed, update } from "./update.ts";
 
 /**
  * Starting a program of the installation in step (domain 1.4): check, update if need be, start.
@@ -82,6 +82,7 @@ async function bringInStep(
   const access = { connectTimeoutMs: CONNECT_TIMEOUT_MS, ...options.access };
   try {
     const found = await checkInTime(paths, { ...options, access });
+    const askedAt = (options.clock ?? systemClock).monotonic();
     if (found.kind === "in-step") return "in-step";
     if (!found.semaphore.autoUpdate || !found.head.settings.autoUpdate) {
       const where = found.semaphore.autoUpdate ? "in this installation" : "at the hub";
@@ -98,12 +99,17 @@ async function bringInStep(
       ...options,
       access,
       trigger: "launch",
+      announced: { semaphore: found.semaphore, atMs: askedAt },
       lockWaitMs: options.updateWaitMs ?? UPDATE_WAIT_MS,
     });
     return result.kind === "updated" || result.kind === "in-step" ? "updated" : "in-step";
   } catch (error) {
     if (!isLockstepError(error)) throw error;
     if (isUnfinished(paths) || error.code === "INSTALLATION_DAMAGED") throw error;
+    if (error.code === "UPDATE_POSTPONED") {
+      options.say(`${error.message} (${error.expected}); the program starts as it is installed now`);
+      return "postponed";
+    }
     options.say(`${describeProblem(error)}${error.hint === undefined ? "" : ` ${error.hint}`}`);
     options.say("the program starts as it is installed now");
     return "failed";
@@ -118,6 +124,12 @@ async function checkInTime(paths: InstallationPaths, options: LaunchOptions): Pr
   try {
     return await checkLocated(paths, { access: options.access, signal });
   } catch (cause) {
+    // A check writes nothing; where nobody but programs that start ever asks, the alarm is raised here. Best effort.
+    if (isLockstepError(cause) && cause.code.startsWith("TRUST_"))
+      await lookAtSignatures(paths.root, readInstalledRevision(paths)?.revision ?? 0, {
+        ...options,
+        signal: AbortSignal.timeout(ms),
+      }).catch(() => {});
     if (!deadline.aborted || options.signal?.aborted) throw cause;
     throw new LockstepError("HUB_UNREACHABLE", "the hub did not answer the check in time", {
       expected: `an answer within ${ms / 1000} s`,
@@ -149,7 +161,7 @@ async function isPostponed(
   options: LaunchOptions,
 ): Promise<boolean> {
   if (options.askPostpone === null) return false;
-  const client = await connectHub(hub, options.access);
+  const client = await connectHub(hub, options.access, locate(directory));
   try {
     const settings = await client.settings({ signal: options.signal });
     if (settings[ALLOW_POSTPONE] !== true) return false;

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { revisionFileName } from "@lockstep/core";
 
 /**
  * The places in an installation directory. Four names at its root are the source documents'; everything else of ours
@@ -10,7 +11,7 @@ export const STATE_FILE = "InstallState.config";
 export const LOG_FILE = "update.log";
 export const LOCK_FILE = "update.lock";
 /** On Windows the attribute hides it, elsewhere the dot (S20). */
-export const REVISION_FILE = process.platform === "win32" ? "softwarerevision.viv" : ".softwarerevision.viv";
+export const REVISION_FILE = revisionFileName(process.platform === "win32");
 
 /** Absolute paths of one installation. */
 export interface InstallationPaths {
@@ -34,6 +35,10 @@ export interface InstallationPaths {
   /** What a recovery must know of the run that it finishes. */
   readonly run: string;
   readonly attempts: string;
+  /** The pinned root, and what was trusted since. */
+  readonly trust: string;
+  /** The key pair of this installation, where the chain of its sessions stands, and the present session. */
+  readonly identity: string;
 }
 
 /** `root` must be absolute and without a slash at its end. */
@@ -57,5 +62,7 @@ export function installationPaths(root: string): InstallationPaths {
     backup: join(own, "backup"),
     run: join(own, "run.json"),
     attempts: join(own, "attempts.json"),
+    trust: join(own, "trust"),
+    identity: join(own, "identity"),
   };
 }

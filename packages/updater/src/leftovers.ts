@@ -8,7 +8,7 @@ import type { InstallationPaths } from "./layout.ts";
  * which lives under its first name for two system calls.
  */
 const LEFTOVER =
-  /^(self-test|(state|run\.json|index|revision|attempts\.json)\.new|lock-[0-9a-f-]{36}(-\d+)?)$/;
+  /^(self-test|plug-in-root|(state|run\.json|index|revision|attempts\.json)\.new|lock-[0-9a-f-]{36}(-\d+)?)$/;
 const LOCK = /^lock-/;
 const LOCK_AGE_MIN_MS = 60_000;
 

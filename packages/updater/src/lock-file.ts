@@ -1,15 +1,5 @@
 import { randomUUID } from "node:crypto";
-import {
-  existsSync,
-  linkSync,
-  lstatSync,
-  mkdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, lstatSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import {
   decideLock,
@@ -19,20 +9,21 @@ import {
   type LockRecord,
   parseLock,
 } from "@lockstep/core";
-import { type Clock, hostName, isRunning, ownIdentity } from "@lockstep/platform";
+import {
+  type Clock,
+  hostName,
+  isRunning,
+  makeLockFile,
+  ownIdentity,
+  removeStaleLock,
+  systemErrorCode,
+} from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
-import { errnoOf, guarded, ioFailure } from "./io-failure.ts";
-import { type InstallationPaths, PRIVATE_MODE } from "./layout.ts";
+import { guarded } from "./io-failure.ts";
+import type { InstallationPaths } from "./layout.ts";
 import { demandPrivate } from "./private-directory.ts";
 
-/**
- * update.lock on the disk: made by one call that fails if it is there, so that two who come together cannot both get it.
- *
- * Taking over a stale lock is the dangerous part: two who find the same dead lock could each remove it, the second one
- * removing the first one's new lock. So only who holds the small take-over directory removes a lock, and looks again
- * before it does. That directory lives for a few system calls; one that is older than a minute belongs to a process that
- * died within them and is removed.
- */
+/** update.lock on the disk. How locks are made and taken over: platform/lock-file.ts. */
 export interface HeldLock {
   readonly token: string;
   /** Whether the file still names this lock: false after a stall so long that somebody took it for dead. */
@@ -50,8 +41,6 @@ export type LockAttempt =
       readonly ignored: "age" | "dead" | "unreadable" | null;
     }
   | { readonly kind: "held"; readonly by: readonly LockHolder[]; readonly host: string | null };
-
-const TAKEOVER_AGE_MAX_MS = 60_000;
 
 /** Locks that this process gave back, whether their file could be removed or not. */
 const released = new Set<string>();
@@ -192,35 +181,10 @@ function newRecord(now: number): LockRecord {
   };
 }
 
-/** Puts a whole lock in place if there is none: written beside, then linked, so that nobody sees half of one. */
+/** Puts a whole lock in place if there is none. */
 function create(paths: InstallationPaths, record: LockRecord): boolean {
-  const own = join(paths.privateDirectory, `lock-${record.token}`);
-  return guarded(paths.lock, "making", () => {
-    writeFileSync(own, formatLock(record), { flag: "wx", mode: 0o644 });
-    try {
-      linkSync(own, paths.lock);
-      return true;
-    } catch (error) {
-      const errno = errnoOf(error);
-      if (errno === "EEXIST") return false;
-      // A file system without hard links: the call that fails if the file is there has to do, half a lock for a moment.
-      if (errno === "EPERM" || errno === "ENOTSUP" || errno === "ENOSYS" || errno === "EOPNOTSUPP")
-        return createDirectly(paths, record);
-      throw error;
-    } finally {
-      removeQuietly(own);
-    }
-  });
-}
-
-function createDirectly(paths: InstallationPaths, record: LockRecord): boolean {
-  try {
-    writeFileSync(paths.lock, formatLock(record), { flag: "wx", mode: 0o644 });
-    return true;
-  } catch (error) {
-    if (errnoOf(error) === "EEXIST") return false;
-    throw error;
-  }
+  const beside = join(paths.privateDirectory, `lock-${record.token}`);
+  return guarded(paths.lock, "making", () => makeLockFile(paths.lock, formatLock(record), beside, 0o644));
 }
 
 function replace(paths: InstallationPaths, record: LockRecord): void {
@@ -239,7 +203,7 @@ function observe(path: string): LockObservation {
     if (found !== undefined && !found.isFile()) return { kind: "unreadable", modifiedAt: found.mtimeMs };
     text = readFileSync(path, "utf8");
   } catch (error) {
-    if (errnoOf(error) === "ENOENT") return { kind: "absent" };
+    if (systemErrorCode(error) === "ENOENT") return { kind: "absent" };
     return { kind: "unreadable", modifiedAt: statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0 };
   }
   const record = parseLock(text);
@@ -250,29 +214,7 @@ function observe(path: string): LockObservation {
 /** Removes a lock that is stale. False when somebody else is doing just that. */
 function removeStale(paths: InstallationPaths, now: number): boolean {
   const takeover = join(paths.privateDirectory, "lock-takeover");
-  try {
-    mkdirSync(takeover, { mode: PRIVATE_MODE });
-  } catch (error) {
-    if (errnoOf(error) !== "EEXIST") throw ioFailure(error, takeover, "making");
-    const madeAt = statSync(takeover, { throwIfNoEntry: false })?.mtimeMs ?? now;
-    // Also one from the future: a clock that was set back must not make it last.
-    if (Math.abs(now - madeAt) > TAKEOVER_AGE_MAX_MS) removeQuietly(takeover);
-    return false;
-  }
-  try {
-    const decision = decide(observe(paths.lock), now);
-    if (decision.kind === "stale") guarded(paths.lock, "removing", () => rmSync(paths.lock, { force: true }));
-    return true;
-  } finally {
-    removeQuietly(takeover);
-  }
-}
-
-/** A leftover is no reason to fail: it is cleared with the others, or ignored when it is old. */
-function removeQuietly(path: string): void {
-  try {
-    rmSync(path, { recursive: true, force: true });
-  } catch {
-    // It stays.
-  }
+  return guarded(paths.lock, "removing", () =>
+    removeStaleLock(paths.lock, takeover, now, () => decide(observe(paths.lock), now).kind === "stale"),
+  );
 }

@@ -2,7 +2,14 @@ import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { HubClient } from "@lockstep/client";
-import { formatTarget, isSha256, type Manifest, type ManifestRef, type Sha256 } from "@lockstep/core";
+import {
+  counted,
+  formatTarget,
+  isSha256,
+  type Manifest,
+  type ManifestRef,
+  type Sha256,
+} from "@lockstep/core";
 import {
   applyDelta,
   formatManifest,
@@ -28,6 +35,8 @@ export interface ObtainedManifest {
   readonly text: string;
   /** How it came. */
   readonly way: "cached" | "delta" | "whole";
+  /** The one that it takes the place of, where that is still here. */
+  readonly former: { readonly sha256: Sha256; readonly manifest: Manifest } | null;
 }
 
 /** More than that in one installation takes more memory than anybody should give an updater. */
@@ -68,16 +77,17 @@ async function obtain(
   signal: AbortSignal | undefined,
 ): Promise<ObtainedManifest> {
   const cached = readCached(paths, ref.sha256);
-  if (cached !== null) return { ref, manifest: parseManifest(cached), text: cached, way: "cached" };
+  if (cached !== null)
+    return { ref, manifest: parseManifest(cached), text: cached, way: "cached", former: null };
   const base = former === undefined || former === ref.sha256 ? null : readCached(paths, former);
   if (base !== null && former !== undefined) {
-    const delta = await fetchDelta(client, former, ref.sha256, signal);
-    const built = delta === null ? null : build(base, delta, ref);
+    const delta = await fetchDelta(client, former, ref, signal);
+    const built = delta === null ? null : build(base, delta, ref, former);
     if (built !== null) return built;
   }
   const text = await client.manifest(ref, { signal });
   refuseMoreThanPromised(text, ref);
-  return { ref, manifest: parseManifest(text), text, way: "whole" };
+  return { ref, manifest: parseManifest(text), text, way: "whole", former: null };
 }
 
 function refuseTooMuch(refs: readonly ManifestRef[]): void {
@@ -86,7 +96,7 @@ function refuseTooMuch(refs: readonly ManifestRef[]): void {
   if (files <= FILES_MAX && bytes <= BYTES_MAX) return;
   throw new LockstepError("MANIFEST_TOO_LARGE", "the chosen machine roles and packages have too many files", {
     expected: `at most ${FILES_MAX} files, in lists of at most ${BYTES_MAX} bytes`,
-    found: `${files} files, in lists of ${bytes} bytes`,
+    found: `${counted(files, "file")}, in lists of ${bytes} bytes`,
     hint: "Nothing was changed. Divide the product into roles that need less each, or put many small files into one archive.",
   });
 }
@@ -100,22 +110,28 @@ function refuseMoreThanPromised(text: string, ref: ManifestRef): void {
     "MANIFEST_INVALID",
     `the manifest of ${formatTarget(ref.target)} lists too many files`,
     {
-      expected: `${ref.files} files, as the software revision says`,
-      found: `${lines - 1} files`,
+      expected: `${counted(ref.files, "file")}, as the software revision says`,
+      found: counted(lines - 1, "file"),
       hint: "Nothing was changed. Look at the hub's log.",
     },
   );
 }
 
-/** The difference as text; null when the hub has none, or one that is longer than any manifest is worth. */
+/** So much of a difference is no list: its header. */
+const DELTA_FREE_BYTES = 1024;
+
+/**
+ * The difference as text; null when the hub has none, or one that is longer than the list itself: nobody signed it, so
+ * it gets no more room than what was signed for.
+ */
 async function fetchDelta(
   client: HubClient,
   former: Sha256,
-  wanted: Sha256,
+  { sha256, size }: ManifestRef,
   signal: AbortSignal | undefined,
 ): Promise<string | null> {
   try {
-    return await client.manifestDelta(former, wanted, { signal });
+    return await client.manifestDelta(former, sha256, { signal, bytesMax: size + DELTA_FREE_BYTES });
   } catch (error) {
     if (isLockstepError(error, "HUB_ANSWER_INVALID")) return null;
     throw error;
@@ -123,12 +139,13 @@ async function fetchDelta(
 }
 
 /** The new manifest from the old one and a difference; null when that does not give the promised one. */
-function build(base: string, delta: string, ref: ManifestRef): ObtainedManifest | null {
+function build(base: string, delta: string, ref: ManifestRef, sha256: Sha256): ObtainedManifest | null {
   try {
-    const { target, entries } = parseManifest(base);
+    const former = { sha256, manifest: parseManifest(base) };
+    const { target, entries } = former.manifest;
     const manifest = { target, entries: applyDelta(entries, parseDelta(delta)) };
     const text = formatManifest(manifest);
-    return digestOf(text) === ref.sha256 ? { ref, manifest, text, way: "delta" } : null;
+    return digestOf(text) === ref.sha256 ? { ref, manifest, text, way: "delta", former } : null;
   } catch (error) {
     if (isLockstepError(error, "MANIFEST_INVALID")) return null;
     throw error;

@@ -1,4 +1,13 @@
-import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { join, relative } from "node:path";
 import type { Sha256 } from "@lockstep/core";
 import { isSha256 } from "@lockstep/core";
@@ -50,6 +59,12 @@ export class PartialStore {
       if (size > 0) return { encoding, offset: size };
     }
     return null;
+  }
+
+  /** The contents of which something has arrived, whole or not. */
+  begun(): ReadonlySet<Sha256> {
+    const names = guarded(this.#paths.partial, "looking at", () => readdirSync(this.#paths.partial));
+    return new Set(names.map((name) => name.replace(/\.(zstd|identity)$/, "")));
   }
 
   /** Whether a content has arrived whole in an earlier run. */

@@ -22,11 +22,21 @@ export async function plan(directory: string, options: PlanOptions): Promise<Pla
   const paths = locate(directory);
   if (isUnfinished(paths)) await recoverFirst(paths, { environment: options.access.environment });
   const head = readInstallHead(paths);
-  const client = await connectHub(head.hub, options.access);
+  const client = await connectHub(head.hub, options.access, paths);
   try {
+    const installed = readInstalledRevision(paths)?.revision ?? null;
+    const subject = { installation: head.id, installed };
     const semaphore = await client.currentSemaphore({ signal: options.signal });
-    const document = await client.revision(semaphore.revision, { signal: options.signal });
-    return await planFor(client, paths, document, options);
+    const { demandAnnounced, lookAtSigned, trustStore } = await import("./trust.ts");
+    const clock = options.clock ?? systemClock;
+    const allowed = await lookAtSigned(client, trustStore(paths), {
+      clock,
+      signal: options.signal,
+      subject,
+    });
+    demandAnnounced(semaphore.revision, allowed);
+    const plan = await planFor(client, paths, allowed.document, options);
+    return { ...plan, notices: [...allowed.notices, ...plan.notices] };
   } finally {
     await client.close();
   }

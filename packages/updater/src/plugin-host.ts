@@ -9,6 +9,12 @@ import {
   UPDATE_DESCRIPTION_PART,
 } from "@lockstep/protocol/wire";
 import type { InstallationPaths } from "./layout.ts";
+import {
+  type Confinement,
+  confinedEnvironment,
+  findConfinement,
+  inConfinement,
+} from "./plugin-confinement.ts";
 import type { UpdateLog } from "./update-log.ts";
 
 /**
@@ -22,7 +28,8 @@ import type { UpdateLog } from "./update-log.ts";
  * after it. Each step may be called more than once.
  *
  * Each step runs in a process of its own with a clean environment: a handful of system variables, nothing of ours, no
- * credentials. What it prints goes to update.log. A process that takes too long is killed with all its children.
+ * credentials, and behind walls where the system has some (plugin-confinement.ts); where it has none, update.log says so
+ * beside each step. What it prints goes to update.log. A process that takes too long is killed with all its children.
  */
 export type PluginStep = "prepare" | "beforeSwitch" | "afterSwitch" | "probe";
 export type SwitchOutcome = "switched" | "rolled-back" | "not-switched";
@@ -77,6 +84,7 @@ export class PluginHost {
   readonly #timeoutMs: number;
   /** Paths in the archive, in order. */
   readonly plugins: readonly string[];
+  #confinement: Promise<Confinement> | null = null;
 
   private constructor(
     paths: InstallationPaths,
@@ -156,19 +164,16 @@ export class PluginHost {
   }
 
   async #demand(plugin: string, step: PluginStep, context: object): Promise<unknown> {
-    const { answer, output } = await runStep({
-      file: join(this.#directory, plugin),
-      step,
-      context: { ...context, step, installation: this.#paths.root },
-      cwd: this.#paths.root,
-      timeoutMs: this.#timeoutMs,
-    });
+    this.#confinement ??= findConfinement(this.#paths, this.#directory, process.env);
+    const confinement = await this.#confinement;
+    const { answer, output } = await this.#run(plugin, step, context, confinement);
     if (answer.kind === "absent") return undefined;
     const refused = answer.kind === "done" && step !== "prepare" && answer.value === false;
     const problem =
       answer.kind === "failed" ? (answer.message ?? "it failed") : refused ? "it answered no" : null;
     this.#log.note("plugin", plugin, problem === null ? "ok" : "failed", problem, {
       step,
+      confined: confinement.kind === "confined" ? true : `no: ${confinement.reason}`,
       output: output === "" ? undefined : output,
     });
     if (problem === null) return answer.value;
@@ -181,6 +186,34 @@ export class PluginHost {
         hint: "The installation is at its former revision. What the plug-in printed stands in update.log; its vendor can say more.",
       },
     );
+  }
+
+  async #run(
+    plugin: string,
+    step: PluginStep,
+    context: object,
+    confinement: Confinement,
+  ): Promise<{ answer: StepAnswer; output: string }> {
+    const environment = cleanEnvironment(process.env);
+    const request = (root: string, directory: string) => ({
+      file: join(directory, plugin),
+      step,
+      context: { ...context, step, installation: root },
+      timeoutMs: this.#timeoutMs,
+    });
+    if (confinement.kind === "confined") {
+      const { prefix, places } = confinement;
+      const confined = { prefix, cwd: "/", environment: confinedEnvironment(environment) };
+      return await inConfinement(this.#paths, () =>
+        runStep({ ...request(places.installation, places.archive), ...confined }),
+      );
+    }
+    if (confinement.refused) {
+      const message = `it may run confined alone, which is not possible here: ${confinement.reason}`;
+      return { answer: { kind: "failed", message }, output: "" };
+    }
+    const { root } = this.#paths;
+    return await runStep({ ...request(root, this.#directory), prefix: [], cwd: root, environment });
   }
 }
 
@@ -206,19 +239,26 @@ interface StepRequest {
   readonly file: string;
   readonly step: PluginStep;
   readonly context: object;
+  /** What it is started by: program and arguments that end with running what follows. */
+  readonly prefix: readonly string[];
   readonly cwd: string;
+  readonly environment: NodeJS.ProcessEnv;
   readonly timeoutMs: number;
 }
 
 /** Runs one step in a process of its own. Never throws: what goes wrong is the answer. */
-export async function runStep(request: StepRequest): Promise<{ answer: StepAnswer; output: string }> {
+async function runStep(request: StepRequest): Promise<{ answer: StepAnswer; output: string }> {
   // As text, because the updater ships as one file and a plug-in must not see what is loaded in it.
   const source = `(${serveStep.toString()})()`;
+  const [program = process.execPath, ...args] = [
+    ...request.prefix,
+    ...[process.execPath, "--input-type=module", "--eval", source],
+  ];
   let child: ChildProcess;
   try {
-    child = spawn(process.execPath, ["--input-type=module", "--eval", source], {
+    child = spawn(program, args, {
       cwd: request.cwd,
-      env: cleanEnvironment(process.env),
+      env: request.environment,
       stdio: ["ignore", "pipe", "pipe", "ipc"],
       // A group of its own, so that its children can be ended with it.
       detached: process.platform !== "win32",

@@ -178,7 +178,7 @@ async function installedManifests(
       const manifest = parseManifest(text);
       const bytes = manifest.entries.reduce((sum, entry) => sum + entry.size, 0);
       const ref = { target, sha256, size: Buffer.byteLength(text), files: manifest.entries.length, bytes };
-      found.push({ ref, manifest, text, way: "cached" });
+      found.push({ ref, manifest, text, way: "cached", former: null });
     }
   }
   if (!missing || goal.kind !== "installed") return found;

@@ -1,4 +1,5 @@
 import { lstatSync, mkdirSync, type Stats } from "node:fs";
+import { systemErrorCode } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import { guarded } from "./io-failure.ts";
 import { type InstallationPaths, PRIVATE_MODE } from "./layout.ts";
@@ -24,7 +25,7 @@ export function demandPrivate(paths: InstallationPaths): void {
     try {
       mkdirSync(privateDirectory, { mode: PRIVATE_MODE });
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+      if (systemErrorCode(error) !== "EEXIST") throw error;
     }
   });
   const found = look(privateDirectory);

@@ -1,7 +1,9 @@
+import { existsSync } from "node:fs";
 import type { HubClient } from "@lockstep/client";
 import type { InstallState } from "@lockstep/core";
 import { hostName } from "@lockstep/platform";
 import { type InstallationReport, isLockstepError } from "@lockstep/protocol/wire";
+import { installationPaths } from "./layout.ts";
 import { UPDATER_VERSION } from "./version.ts";
 
 /** How a run ended, for the hub: what it last saw of this installation. */
@@ -20,6 +22,29 @@ export function describeProblem(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** The head of the log of releases that this installation was shown (A23). */
+async function shownHistory(root: string): Promise<Pick<InstallationReport, "releaseLog">> {
+  const { readHistory, trustStore } = await import("./trust.ts");
+  const seen = readHistory(trustStore(installationPaths(root)));
+  if (seen === null) return {};
+  const { epoch, size, head } = seen;
+  return { releaseLog: { epoch, size, head } };
+}
+
+/** Where update.log was altered, if it was: whoever owns this machine can hide it here, and not what the hub was told before. */
+async function shownBreak(root: string): Promise<Pick<InstallationReport, "logAltered">> {
+  const { findLogBreak } = await import("./log-break.ts");
+  try {
+    const found = findLogBreak(installationPaths(root));
+    if (found === null) return {};
+    const { file, line, expected, found: link } = found;
+    return { logAltered: { file, line, expected, found: link } };
+  } catch {
+    // A log that cannot be read keeps nobody from reporting.
+    return {};
+  }
+}
+
 /** Tells the hub how it went. Best effort: an update does not fail because nobody listens. */
 export async function report(
   client: HubClient,
@@ -28,6 +53,8 @@ export async function report(
   { outcome, revision, problem }: Outcome,
 ): Promise<void> {
   try {
+    const altered = await shownBreak(root);
+    const isGood = (outcome === "in-step" || outcome === "updated") && problem === null;
     await client.report(
       state.id,
       {
@@ -40,8 +67,15 @@ export async function report(
         problem: problem?.slice(0, PROBLEM_CHARACTERS_MAX) ?? null,
         autoUpdate: state.settings.autoUpdate,
         updaterVersion: UPDATER_VERSION,
+        ...(await shownHistory(root)),
+        ...altered,
       },
-      { signal: AbortSignal.timeout(REPORT_TIMEOUT_MS) },
+      {
+        signal: AbortSignal.timeout(REPORT_TIMEOUT_MS),
+        // What is wrong is told at once. One that enrolled has to hear that the hub wants its own session, which no relay gets to see.
+        deferrable:
+          isGood && altered.logAltered === undefined && !existsSync(installationPaths(root).identity),
+      },
     );
   } catch {
     // The next run reports again.

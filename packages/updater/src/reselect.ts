@@ -1,14 +1,22 @@
 import type { HubClient } from "@lockstep/client";
 import type { InstallState } from "@lockstep/core";
-import { isLockstepError, LockstepError, type RevisionDocument } from "@lockstep/protocol/wire";
+import { systemClock } from "@lockstep/platform";
+import { LockstepError } from "@lockstep/protocol/wire";
 import { connectHub } from "./hub-access.ts";
-import { isUnfinished, locate, readInstalledRevision, readInstallState } from "./installation.ts";
+import {
+  isUnfinished,
+  locate,
+  readInstalledRevision,
+  readInstallHead,
+  readInstallState,
+} from "./installation.ts";
 import type { InstallationPaths } from "./layout.ts";
 import { planFor } from "./plan.ts";
 import { recoverFirst } from "./recovery.ts";
 import type { Choice, PlanDocument, RunResult } from "./run-types.ts";
 import { demandSelectable, resolveSelection, selectManifests } from "./selection.ts";
 import { runToRevision, type SessionOptions, withInstallation } from "./session.ts";
+import type { Allowed } from "./trust.ts";
 
 /**
  * Another choice of machine roles and packages for an installation that is there (domain 1.2): a machine takes over a
@@ -46,11 +54,11 @@ export async function reselect(directory: string, options: ReselectOptions): Pro
     return { ...(await decide(paths, options)).result, run: null };
   }
   return await withInstallation(paths, options, async (session) => {
-    const { state, document, result } = await decide(paths, options);
+    const { state, allowed, result } = await decide(paths, options);
     const { before, after, plan } = result;
     const isSame = sameNames(before.roles, after.roles) && sameNames(before.packages, after.packages);
     if (isSame && plan.from === plan.to && plan.operations.length === 0) return { ...result, run: null };
-    const run = await runToRevision(session, document, {
+    const run = await runToRevision(session, allowed, {
       initial: null,
       selection: after,
       hubUrl: state.hub,
@@ -67,7 +75,7 @@ async function decide(
   options: ReselectOptions,
 ): Promise<{
   state: InstallState;
-  document: RevisionDocument;
+  allowed: Allowed;
   result: Omit<ReselectResult, "run">;
 }> {
   const state = readInstallState(paths);
@@ -80,9 +88,10 @@ async function decide(
       found: "none",
       hint: "To remove an installation, stop its agent and delete the directory.",
     });
-  const client = await connectHub(state.hub, options.access);
+  const client = await connectHub(state.hub, options.access, paths);
   try {
-    const document = await installedDocument(client, installed, options.signal);
+    const allowed = await installedRevision(client, paths, installed, options);
+    const { document } = allowed;
     const selection = resolveSelection(document, wanted.roles, wanted.packages);
     // What was chosen before may stay, also where only programs may choose it.
     demandSelectable(document, {
@@ -93,29 +102,41 @@ async function decide(
     selectManifests(document, selection);
     const after = { roles: selection.rolesChosen, packages: selection.packagesChosen };
     const plan = await planFor(client, paths, document, { ...options, ...after });
-    return { state, document, result: { before, after, plan } };
+    return { state, allowed, result: { before, after, plan } };
   } finally {
     await client.close();
   }
 }
 
-/** The revision that is installed; without a revision file the current one. */
-async function installedDocument(
+/** The revision that is installed, as it was signed; without a revision file the current one. */
+async function installedRevision(
   client: HubClient,
+  paths: InstallationPaths,
   installed: number | null,
-  signal: AbortSignal | undefined,
-): Promise<RevisionDocument> {
-  const number = installed ?? (await client.currentSemaphore({ signal })).revision;
-  try {
-    return await client.revision(number, { signal });
-  } catch (cause) {
-    if (!isLockstepError(cause, "REVISION_UNKNOWN")) throw cause;
-    throw new LockstepError("REVISION_UNKNOWN", `the hub no longer has software revision ${number}`, {
-      found: number,
-      hint: "Run `lockstep update` on this installation first, then change its roles.",
-      cause,
-    });
+  options: ReselectOptions,
+): Promise<Allowed> {
+  const { lookAtSigned, readAllowed, trustStore } = await import("./trust.ts");
+  const clock = options.clock ?? systemClock;
+  const kept = installed === null ? null : await readAllowed(paths, clock, installed);
+  if (kept !== null) return kept;
+  const allowed = await lookAtSigned(client, trustStore(paths), {
+    clock,
+    signal: options.signal,
+    subject: { installation: readInstallHead(paths).id, installed },
+  });
+  if (installed === null || allowed.document.number === installed) {
+    await allowed.copy.keepIn(trustStore(paths));
+    return allowed;
   }
+  throw new LockstepError(
+    "REVISION_UNKNOWN",
+    `what was signed for software revision ${installed} is not kept here`,
+    {
+      expected: installed,
+      found: allowed.document.number,
+      hint: "Run `lockstep update` on this installation first, then change its roles.",
+    },
+  );
 }
 
 function sameNames(a: readonly string[], b: readonly string[]): boolean {

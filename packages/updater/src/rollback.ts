@@ -83,7 +83,7 @@ async function tellHub(directory: string, options: SessionOptions, revision: num
   const paths = locate(directory);
   try {
     const state = readInstallState(paths);
-    const client = await connectHub(state.hub, options.access);
+    const client = await connectHub(state.hub, options.access, paths);
     await report(client, paths.root, state, { outcome: "rolled-back", revision, problem: null });
     await client.close();
   } catch {

@@ -1,4 +1,4 @@
-import { LockstepError } from "@lockstep/protocol/wire";
+import { type InstallationReport, isLockstepError, LockstepError } from "@lockstep/protocol/wire";
 import type { Preparation } from "./preparation.ts";
 
 /** How a run fails for reasons of its own. */
@@ -13,6 +13,12 @@ export class RolledBackError extends LockstepError {
       ...(cause === null ? {} : { cause, faults: cause.faults }),
     });
   }
+}
+
+/** What the hub is told of a run that did not reach its end. */
+export function reportedOutcome(error: unknown): InstallationReport["outcome"] {
+  if (error instanceof RolledBackError) return "rolled-back";
+  return isLockstepError(error, "UPDATE_POSTPONED") ? "postponed" : "failed";
 }
 
 /** Throws INSTALLATION_CONFLICT when the plan cannot be carried out without touching what is not ours. */

@@ -45,6 +45,8 @@ export interface RunRequest {
   readonly startedAt: number;
   /** What set it off: a person, a program start, the agent. */
   readonly trigger: "manual" | "launch" | "agent";
+  /** Which signature allows it; absent for a repair, which takes nothing new. */
+  readonly allowedBy?: Readonly<Record<string, string | number>>;
 }
 
 /** Everything that a run needs of the process it runs in. */

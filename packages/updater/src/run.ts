@@ -1,5 +1,5 @@
 import type { HubClient } from "@lockstep/client";
-import type { PlanOperation } from "@lockstep/core";
+import { counted, type PlanOperation } from "@lockstep/core";
 import type { FileStat } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import {
@@ -34,10 +34,12 @@ import { type Goal, type Preparation, prepare } from "./preparation.ts";
 import { ProgressMeter } from "./progress.ts";
 import { applyContext, dropRunNote, recoverLocked, writeRunNote } from "./recovery.ts";
 import { describeProblem, report } from "./report.ts";
-import { RolledBackError, refusePlan } from "./run-failure.ts";
+import { RolledBackError, refusePlan, reportedOutcome } from "./run-failure.ts";
 import { KEPT_MAX, type RunHost, type RunRequest, type RunResult } from "./run-types.ts";
 import { type ListDigest, type SeenStat, writeIndexFile } from "./stat-index.ts";
 import { encodeInstallState, type StateBytes } from "./state-bytes.ts";
+import { stepTask } from "./step-task.ts";
+import { throttled } from "./transfer-throttle.ts";
 import { UpdateLog } from "./update-log.ts";
 
 /**
@@ -92,9 +94,11 @@ class Run {
       from,
       to: request.revision,
       mode: modeOf(request),
+      ...request.allowedBy,
     });
     const head = request.initial ?? readInstallHead(this.#paths);
-    this.#client = await connectHub(head.hub, this.#host.access);
+    const access = throttled(this.#host.access, head.settings, this.#host.clock);
+    this.#client = await connectHub(head.hub, access, this.#paths);
     const plugins =
       request.archive === null ? null : PluginHost.open(this.#paths, request.archive, this.#log);
     const prepared = await this.#prepare(from, plugins);
@@ -110,7 +114,7 @@ class Run {
     const { clock, progress, signal } = this.#host;
     let goal: Goal = { kind: "installed", revision: request.revision };
     if (request.mode === "update") {
-      const document = await client.revision(request.revision, { signal });
+      const document = await (await import("./trust.ts")).readGoal(this.#paths, clock, request.revision);
       const migrated = await this.#migrate(from, plugins);
       goal = { kind: "revision", document, initial: request.initial, ...migrated };
     }
@@ -193,7 +197,7 @@ class Run {
     const { clock, progress, signal } = this.#host;
     const { sums, operations } = prepared.plan;
     const wanted = wantedContents(operations, (operation) => numbers.get(operation.path) ?? -1, staging);
-    const detail = `fetching ${sums.fetchFiles} contents, ${sums.fetchBytes} bytes`;
+    const detail = `fetching ${counted(sums.fetchFiles, "content")}, ${sums.fetchBytes} bytes`;
     progress({ kind: "phase", phase: "fetch", detail });
     const totalsOf = { files: sums.fetchFiles, bytes: sums.fetchBytes };
     const task = {
@@ -203,6 +207,10 @@ class Run {
       meter: new ProgressMeter(progress, "fetch", totalsOf, clock.monotonic),
       clock,
       signal,
+      isAttended: this.#request.trigger !== "agent",
+      ...stepTask(prepared, (reason, facts) =>
+        this.#log.note("step", null, reason === null ? "ok" : "skipped", reason, facts),
+      ),
     };
     try {
       return await stageContents(task, wanted);
@@ -351,11 +359,11 @@ class Run {
   async #conclude(
     from: number | null,
     prepared: Preparation,
-    carried: { totals: StagingTotals; switchMs: number },
+    { totals, switchMs }: { totals: StagingTotals; switchMs: number },
   ): Promise<RunResult> {
     const { revision: to } = this.#request;
     const { plan, next, edits } = prepared;
-    const { totals, switchMs } = carried;
+    for (const remark of this.#hub().relayRemarks) this.#notice(remark);
     this.#host.progress({ kind: "phase", phase: "record", detail: "recording" });
     this.#tidy(() => new PartialStore(this.#paths).clear());
     this.#tidy(() => keepManifests(this.#paths, prepared.manifests));
@@ -435,7 +443,7 @@ class Run {
     try {
       const head = readInstallHead(this.#paths);
       await report(this.#client, this.#paths.root, head, {
-        outcome: rolledBack ? "rolled-back" : "failed",
+        outcome: reportedOutcome(error),
         revision: readInstalledRevision(this.#paths)?.revision ?? null,
         problem,
       });
@@ -446,11 +454,8 @@ class Run {
   }
 
   async #leaveHub(): Promise<void> {
-    try {
-      await this.#client?.close();
-    } catch {
-      // The connection ends with this process.
-    }
+    // At the latest the connection ends with this process.
+    await this.#client?.close().catch(() => {});
   }
 }
 

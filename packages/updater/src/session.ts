@@ -15,6 +15,8 @@ import type { ProgressListener } from "./progress.ts";
 import { recoverLocked } from "./recovery.ts";
 import { describeProblem } from "./report.ts";
 import type { Choice, InitialInstallation, RunHost, RunRequest, RunResult } from "./run-types.ts";
+import { formatInstalled } from "./signed-known.ts";
+import type { Allowed } from "./trust.ts";
 import { isArchiveFault, obtainArchive, pruneArchives, qualify, type UpdaterCopy } from "./update-archive.ts";
 
 /** What every command that changes an installation is given. */
@@ -110,7 +112,7 @@ const LEFT_OVER = {
 /** One run to a software revision, by the updater of that revision where it can be had. */
 export async function runToRevision(
   session: Session,
-  document: RevisionDocument,
+  allowed: Allowed,
   details: {
     readonly initial: InitialInstallation | null;
     readonly selection?: Choice;
@@ -122,6 +124,11 @@ export async function runToRevision(
 ): Promise<RunResult> {
   const { paths, host } = session;
   const startedAt = host.clock.now();
+  const { trustStore } = await import("./trust.ts");
+  // The process that carries the run out believes what is signed, and not what it is told.
+  await trustStore(paths).writeRecord("goal", allowed.bytes);
+  for (const notice of allowed.notices) tell(session, notice);
+  const { document } = allowed;
   const copy = await findUpdater(session, document, details.hubUrl);
   const usable = details.selfUpdate ? await demandQualified(session, copy) : null;
   const result = await runIn(
@@ -138,11 +145,29 @@ export async function runToRevision(
       run: newRunId(startedAt),
       startedAt,
       trigger: details.trigger,
+      allowedBy: allowed.by,
     },
     host,
   );
+  await recordInstalled(session, document);
   pruneArchives(paths, document.updateArchive?.sha256 ?? null);
   return result;
+}
+
+/**
+ * By its number alone nobody could tell whether it is shown the same later (signed-known.ts). The run is over: what fails
+ * here is told, and fails nothing; until the next run the goal says the same.
+ */
+async function recordInstalled(session: Session, { number, digest }: RevisionDocument): Promise<void> {
+  const { trustStore } = await import("./trust.ts");
+  try {
+    await trustStore(session.paths).writeRecord("installed", formatInstalled(number, digest));
+  } catch (error) {
+    tell(
+      session,
+      `under which digest revision ${number} was signed is not written down: ${describeProblem(error)}`,
+    );
+  }
 }
 
 /** Short, and ordered by time: it stands in every record of update.log. */
@@ -158,9 +183,14 @@ async function findUpdater(
   const { paths, host } = session;
   if (document.updateArchive === null) return null;
   host.progress({ kind: "phase", phase: "updater", detail: "making the updater ready" });
-  const client = await connectHub(hub, host.access);
+  const client = await connectHub(hub, host.access, paths);
+  const wanted = document.updateArchive;
+  const obtain = () => obtainArchive(client, paths, wanted, host.clock, host.signal);
   try {
-    return await obtainArchive(client, paths, document.updateArchive, host.clock, host.signal);
+    return await obtain().catch(async (error: unknown) => {
+      if (host.signal?.aborted === true || !client.leaveRelay(error)) throw error;
+      return await obtain();
+    });
   } catch (error) {
     if (!isArchiveFault(error)) throw error;
     tell(
@@ -188,7 +218,10 @@ function tell(session: Session, message: string): void {
   session.host.progress({ kind: "notice", message });
 }
 
-/** Makes the directory of a new installation. Throws INSTALLATION_NOT_WRITABLE and its kin. */
-export function makeDirectory(directory: string): void {
-  guarded(directory, "making", () => mkdirSync(directory, { recursive: true }));
+/**
+ * Makes the directory of a new installation. Returns the topmost directory that it made, null where all were there. Throws
+ * INSTALLATION_NOT_WRITABLE and its kin.
+ */
+export function makeDirectory(directory: string): string | null {
+  return guarded(directory, "making", () => mkdirSync(directory, { recursive: true })) ?? null;
 }

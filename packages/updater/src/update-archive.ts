@@ -84,7 +84,7 @@ export async function obtainArchive(
   );
   const temporary = join(paths.updater, `${archive.sha256}.new`);
   rmSync(temporary, { recursive: true, force: true });
-  await unpack(zip, temporary);
+  await unpackArchive(zip, temporary);
   const directory = join(paths.updater, archive.sha256);
   guarded(directory, "writing", () => {
     rmSync(directory, { recursive: true, force: true });
@@ -112,7 +112,8 @@ function openCopy(paths: InstallationPaths, sha256: Sha256): UpdaterCopy | null 
   }
 }
 
-async function unpack(zip: string, directory: string): Promise<void> {
+/** Writes what the archive's description vouches for below a directory. Throws UPDATE_ARCHIVE_INVALID, INSTALLATION_*. */
+export async function unpackArchive(zip: string, directory: string): Promise<void> {
   const { readZip } = await import("./zip.ts");
   const descriptions: UpdateArchiveDescription[] = [];
   await readZip(zip, async (path, size, open) => {

@@ -15,6 +15,7 @@ import {
 import type { Clock } from "@lockstep/platform";
 import { guarded } from "./io-failure.ts";
 import type { InstallationPaths } from "./layout.ts";
+import { addLink, CHAIN_BEGIN, linkOf } from "./log-chain.ts";
 import { describeProblem } from "./report.ts";
 
 /**
@@ -26,7 +27,8 @@ import { describeProblem } from "./report.ts";
  * of a run (and whenever many have come together), because an fsync for each of 43,000 files would take longer than the
  * update. What a killed run did not write is known all the same: the recovery writes what it finished.
  *
- * Not promised: a log that nobody can alter. Who may write the directory may write the log.
+ * Each record is linked to the one before it (log-chain.ts), so that changing one is noticed. Not promised: that nobody can
+ * write a new end. Who may write the directory may write the log.
  */
 export interface LogRecord {
   /** ISO 8601, UTC. */
@@ -37,6 +39,8 @@ export interface LogRecord {
   readonly path: string | null;
   readonly result: "ok" | "failed" | "skipped";
   readonly reason: string | null;
+  /** Its link to the record before it, as it stands in the file (log-chain.ts); null: none. */
+  readonly chain: string | null;
   /** Further facts, by name. */
   readonly [fact: string]: string | number | boolean | null;
 }
@@ -86,7 +90,7 @@ export class UpdateLog {
     };
     for (const [name, value] of Object.entries(facts))
       if (value !== undefined) record[name] = typeof value === "string" ? shorten(value) : value;
-    const line = `${escapeLine(JSON.stringify(record))}\n`;
+    const line = escapeLine(JSON.stringify(record));
     this.#lines.push(line);
     this.#characters += line.length;
     if (this.#characters > BUFFER_CHARACTERS_MAX) this.#append(false);
@@ -112,10 +116,11 @@ export class UpdateLog {
   }
 
   #write(durable: boolean): void {
-    const text = this.#lines.join("");
+    const lines = this.#lines;
     this.#lines = [];
     this.#characters = 0;
     guarded(this.#paths.log, "writing", () => {
+      const text = linked(lines, lastLink(this.#paths.log));
       rotate(this.#paths.log, this.#bytesMax, Buffer.byteLength(text));
       // Append only: two writers mix lines, never within one.
       const descriptor = openSync(this.#paths.log, APPEND, 0o644);
@@ -128,6 +133,40 @@ export class UpdateLog {
       }
     });
   }
+}
+
+function linked(lines: readonly string[], former: string): string {
+  let text = "";
+  let chain = former;
+  for (const line of lines) {
+    const next = addLink(line, chain);
+    text += `${next.line}\n`;
+    chain = next.chain;
+  }
+  return text;
+}
+
+/** A record is far shorter than that. */
+const TAIL_BYTES = 256 * 1024;
+
+/** The link of the newest record, from the file before the current one where that was just begun. */
+function lastLink(path: string): string {
+  for (const name of [path, `${path}.1`]) {
+    const size = statSync(name, { throwIfNoEntry: false })?.size ?? 0;
+    if (size === 0) continue;
+    const descriptor = openSync(name, constants.O_RDONLY | NO_SURPRISE);
+    try {
+      const tail = Buffer.alloc(Math.min(size, TAIL_BYTES));
+      readSync(descriptor, tail, 0, tail.length, size - tail.length);
+      for (const line of tail.toString("utf8").split("\n").reverse()) {
+        const link = linkOf(line);
+        if (link !== null) return link;
+      }
+    } finally {
+      closeSync(descriptor);
+    }
+  }
+  return CHAIN_BEGIN;
 }
 
 /** Half a line of a killed run must not swallow the record after it. */
@@ -167,17 +206,18 @@ function escapeLine(json: string): string {
 
 /** Reads the records, oldest first, the rotated files included; lines that are no record are left out. */
 export function readUpdateLog(paths: InstallationPaths): LogRecord[] {
-  const records: LogRecord[] = [];
+  return readLines(paths).flatMap((line) => parseRecord(line) ?? []);
+}
+
+function readLines(paths: InstallationPaths): string[] {
+  const lines: string[] = [];
   for (let number = LOG_FILES_KEPT; number >= 0; number--) {
     const path = number === 0 ? paths.log : `${paths.log}.${number}`;
     if (statSync(path, { throwIfNoEntry: false }) === undefined) continue;
     const text = guarded(path, "reading", () => readFileSync(path, "utf8"));
-    for (const line of text.split("\n")) {
-      const record = parseRecord(line);
-      if (record !== null) records.push(record);
-    }
+    lines.push(...text.split("\n"));
   }
-  return records;
+  return lines;
 }
 
 function parseRecord(line: string): LogRecord | null {
@@ -185,7 +225,7 @@ function parseRecord(line: string): LogRecord | null {
   try {
     const value = JSON.parse(line) as Partial<LogRecord>;
     return typeof value.time === "string" && typeof value.run === "string" && typeof value.action === "string"
-      ? (value as LogRecord)
+      ? ({ ...value, chain: value.chain ?? null } as LogRecord)
       : null;
   } catch {
     return null;

@@ -1,4 +1,5 @@
 import {
+  counted,
   type EditsPolicy,
   type FileEntry,
   makePlan,
@@ -11,9 +12,11 @@ import { LockstepError } from "@lockstep/protocol/wire";
 import { runIn } from "./hand-over.ts";
 import { isUnfinished, locate, readInstalledRevision, readStateFile } from "./installation.ts";
 import type { InstallationPaths } from "./layout.ts";
+import { findLogBreak, type LogBreak } from "./log-break.ts";
 import { nextIndex, observe } from "./observe.ts";
-import { ProgressMeter } from "./progress.ts";
+import { type ProgressListener, ProgressMeter } from "./progress.ts";
 import { recoverFirst } from "./recovery.ts";
+import { describeProblem } from "./report.ts";
 import type { RunResult } from "./run-types.ts";
 import { newRunId, type SessionOptions, withInstallation } from "./session.ts";
 import { digestList, type ListDigest, StatIndex, writeIndexFile } from "./stat-index.ts";
@@ -40,11 +43,14 @@ export interface VerifyResult {
   readonly damages: readonly Damage[];
   /** What a repair would do with them. */
   readonly edits: EditsPolicy;
+  /** Where update.log was altered; null where it was not, or cannot be read by this user, which is told. */
+  readonly logBreak: LogBreak | null;
 }
 
 /**
- * Holds every installed file against what InstallState.config says of it: size, content, mode. Needs no hub and changes
- * nothing of the product; what it learned goes into the stat cache. An interrupted update is finished first.
+ * Holds every installed file against what InstallState.config says of it: size, content, mode; and the records of update.log
+ * against each other. Needs no hub and changes nothing of the product; what it learned goes into the stat cache. An interrupted
+ * update is finished first.
  */
 export async function verify(directory: string, options: VerifyOptions): Promise<VerifyResult> {
   const paths = locate(directory);
@@ -57,7 +63,11 @@ export async function verify(directory: string, options: VerifyOptions): Promise
   const rows = planRows(files, files);
   const index = StatIndex.read(paths.index, files.length, list);
   const bytes = files.reduce((sum, file) => sum + file.size, 0);
-  progress({ kind: "phase", phase: "verify", detail: `verifying ${files.length} files, ${bytes} bytes` });
+  progress({
+    kind: "phase",
+    phase: "verify",
+    detail: `verifying ${counted(files.length, "file")}, ${counted(bytes, "byte")}`,
+  });
   const observation = await observe(paths.root, rows, index, {
     everything: options.quick !== true,
     now: clock.now,
@@ -81,7 +91,17 @@ export async function verify(directory: string, options: VerifyOptions): Promise
       ),
     ],
     edits: settings.edits,
+    logBreak: lookAtLog(paths, progress),
   };
+}
+
+function lookAtLog(paths: InstallationPaths, progress: ProgressListener): LogBreak | null {
+  try {
+    return findLogBreak(paths);
+  } catch (error) {
+    progress({ kind: "notice", message: `update.log was not looked at: ${describeProblem(error)}` });
+    return null;
+  }
 }
 
 /** A cache that lacked something is written anew; another update may run meanwhile, so only over the same files. */

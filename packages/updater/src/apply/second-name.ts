@@ -1,7 +1,4 @@
-import { type Disk, type FileStat, systemErrorCode } from "@lockstep/platform";
-
-/** What systems say when a file can have no second name here: forbidden, unsupported, too many, elsewhere. */
-const NO_LINKS = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EXDEV"]);
+import { type Disk, type FileStat, isWithoutLinks } from "@lockstep/platform";
 
 /**
  * Gives a file or a symbolic link a second name, or copies it where it can have none. `stat` is what stands at `from`;
@@ -18,7 +15,7 @@ export function keepSecondName(
     disk.link(from, to);
     return "linked";
   } catch (error) {
-    if (!NO_LINKS.has(systemErrorCode(error) ?? "")) throw error;
+    if (!isWithoutLinks(error)) throw error;
   }
   mayCopy();
   if (stat.kind === "link") disk.symlink(disk.readLink(from), to);

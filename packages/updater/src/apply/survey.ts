@@ -1,4 +1,4 @@
-import { parentOf, parentsOf, type Standing, type Survey } from "@lockstep/core";
+import { counted, parentOf, parentsOf, type Standing, type Survey } from "@lockstep/core";
 import type { FileStat } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import { attempt } from "./failure.ts";
@@ -60,10 +60,14 @@ export function demandChangeable(ctx: ApplyContext, paths: readonly string[], su
     (path) => survey.at.get(path)?.kind === "file" && ctx.disk.isInUse(`${ctx.root}/${path}`),
   );
   if (held.length > 0)
-    throw new LockstepError("INSTALLATION_FILE_IN_USE", `${held.length} files are in use`, {
-      faults: held.map((path) => ({ where: path, problem: "a program holds it open" })),
-      hint: "Close the programs that use them, then try again. Nothing was changed.",
-    });
+    throw new LockstepError(
+      "INSTALLATION_FILE_IN_USE",
+      `${counted(held.length, "file is", "files are")} in use`,
+      {
+        faults: held.map((path) => ({ where: path, problem: "a program holds it open" })),
+        hint: "Close the programs that use them, then try again. Nothing was changed.",
+      },
+    );
 }
 
 /** Throws INSTALLATION_DISK_FULL when fewer than `bytes` can be written in the installation. */
