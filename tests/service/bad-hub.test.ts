@@ -38,6 +38,23 @@ const good = (body: string, changes: object = {}) => {
   });
 };
 
+const STEP = {
+  id: 1,
+  claim: 1,
+  attempt: 1,
+  idempotencyKey: "step-1",
+  process: { id: 1, name: "p" },
+  name: "s",
+  component: "Wait",
+  task: "Delay",
+  execution: "internal",
+  parameters: { seconds: 0 },
+  hidden: [],
+  priority: 8,
+  timeLimitMs: null,
+  onCrash: "rerun",
+};
+
 const NONSENSE: readonly [string, (body: string) => { status: number; body: string }, RegExp][] = [
   ["no JSON", () => ({ status: 200, body: "<html>proxy</html>" }), /HUB_ANSWER_INVALID.*not JSON/],
   ["JSON of another kind", () => ({ status: 200, body: '{"ok":true}' }), /HUB_ANSWER_INVALID/],
@@ -49,6 +66,16 @@ const NONSENSE: readonly [string, (body: string) => { status: number; body: stri
   [
     "a step without a claim",
     (body) => ({ status: 200, body: good(body, { steps: [{ id: 1 }] }) }),
+    /HUB_ANSWER_INVALID.*steps/,
+  ],
+  [
+    "a step whose secrets are no texts",
+    (body) => ({ status: 200, body: good(body, { steps: [{ ...STEP, secrets: 5 }] }) }),
+    /HUB_ANSWER_INVALID.*steps/,
+  ],
+  [
+    "a step of no process",
+    (body) => ({ status: 200, body: good(body, { steps: [{ ...STEP, process: {} }] }) }),
     /HUB_ANSWER_INVALID.*steps/,
   ],
   [

@@ -21,7 +21,7 @@ import {
   temporaryDirectory,
 } from "./service-world.ts";
 
-const PLUGIN = resolve(import.meta.dirname, "chaos.plugin.mjs");
+export const CHAOS_PLUGIN = resolve(import.meta.dirname, "chaos.internal.mjs");
 const QUEUES = ["\\CHAOS-1", "\\CHAOS-2", "\\CHAOS-3"];
 const NAME = "chaos";
 
@@ -43,17 +43,31 @@ export interface ChaosReport {
   readonly problems: readonly string[];
 }
 
+export interface ChaosWork {
+  /** The file in which the steps write what they do. */
+  readonly effects: string;
+  readonly queues: readonly string[];
+  /** The longest step. */
+  readonly millisMax: number;
+}
+
 /** One process: chains, a fan with a join, retries, an error branch, an exclusive object, and what may not run twice. */
-function template(effects: string, random: Prng, number: number): JobTemplate {
+export function chaosTemplate(
+  { effects, queues, millisMax }: ChaosWork,
+  random: Prng,
+  number: number,
+): JobTemplate {
   const draw = (below: number) => random.uint32() % below;
   const step = (name: string, more: Partial<TemplateStep> & { errors?: number } = {}): TemplateStep => {
     const { errors = 0, ...rest } = more;
+    const isOutside = draw(3) === 0;
     return {
       name,
       component: "Chaos",
-      task: draw(3) === 0 ? "Outside" : "Inside",
-      queue: QUEUES[draw(QUEUES.length)] ?? "",
-      parameters: { effects, millis: draw(12), errors },
+      task: isOutside ? "Outside" : "Inside",
+      execution: isOutside ? "external" : "internal",
+      queue: queues[draw(queues.length)] ?? "",
+      parameters: { effects, millis: draw(millisMax), errors },
       crashes: 100,
       ...rest,
     };
@@ -75,7 +89,7 @@ function template(effects: string, random: Prng, number: number): JobTemplate {
         return step(name, next === undefined ? {} : { onSuccess: [next] });
       }),
       step("once", { onCrash: "freeze" }),
-      step("ledger", { exclusiveObject: `ledger ${number % 7}` }),
+      step("ledger", { exclusiveObject: ledgerOf(number) }),
       step("poison", {
         errors: 9,
         retries: 1,
@@ -100,13 +114,14 @@ export async function runChaos(
   const effects = join(directory, "effects");
   writeFileSync(effects, "");
   const ledgers = new Map<number, string>();
-  const perProcess = template(effects, new Prng(1), 0).steps.length;
+  const work = { effects, queues: QUEUES, millisMax: 12 };
+  const perProcess = chaosTemplate(work, new Prng(1), 0).steps.length;
   const processes = Math.ceil(options.steps / perProcess);
   for (let number = 0; number < processes; number++) {
     const { process } = await call<{ process: ProcessSummary }>(hub, "POST", "/v1/jobs/processes", {
-      template: template(effects, random, number),
+      template: chaosTemplate(work, random, number),
     });
-    ledgers.set(process.id, `ledger ${number % 7}`);
+    ledgers.set(process.id, ledgerOf(number));
   }
   options.progress?.(`${processes} processes with ${processes * perProcess} steps are in the queue`);
 
@@ -116,7 +131,7 @@ export async function runChaos(
       const file = configure(hub, own, {
         queues: [queue],
         machine: `machine-${index}`,
-        service: `DrainSeconds = 5\nPlugins = [${JSON.stringify(PLUGIN)}]`,
+        service: `DrainSeconds = 5\nPlugins = [${JSON.stringify(CHAOS_PLUGIN)}]`,
       });
       return { own, file, running: await runService(t, own, file) };
     }),
@@ -166,10 +181,7 @@ export async function runChaos(
   const problems = judgeHistory({
     processes: details,
     effects: readEffects(effects),
-    declared: ({ process }, { name }): Declared => ({
-      onCrash: name === "once" ? "freeze" : "rerun",
-      exclusiveObject: name === "ledger" ? (ledgers.get(process.id) ?? null) : null,
-    }),
+    declared: ({ process }, step) => declaredOf(step, ledgers.get(process.id) ?? null),
   });
   const steps = details.flatMap((detail) => detail.steps);
   return {
@@ -181,8 +193,16 @@ export async function runChaos(
   };
 }
 
+export const ledgerOf = (number: number) => `ledger ${number % 7}`;
+
+/** What the template says of a step. */
+export const declaredOf = ({ name }: { readonly name: string }, ledger: string | null): Declared => ({
+  onCrash: name === "once" ? "freeze" : "rerun",
+  exclusiveObject: name === "ledger" ? ledger : null,
+});
+
 /** Steps that can still go on by themselves. */
-async function remaining(database: Awaited<ReturnType<TestServer["database"]>>): Promise<number> {
+export async function remaining(database: Awaited<ReturnType<TestServer["database"]>>): Promise<number> {
   const { rows } = await database.pool.query<{ count: number }>(
     `select count(*) as count from job_step s where state in ('ready', 'deferred', 'loaded', 'processing')
        or (state = 'waiting' and not exists (
@@ -191,7 +211,7 @@ async function remaining(database: Awaited<ReturnType<TestServer["database"]>>):
   return Number(rows[0]?.count);
 }
 
-function readEffects(file: string): Effect[] {
+export function readEffects(file: string): Effect[] {
   const found = new Map<string, Effect[]>();
   for (const line of readFileSync(file, "utf8").split("\n")) {
     const [what, step, claim, at] = line.split(" ");
@@ -214,7 +234,7 @@ function leftOver(services: readonly TestService[]): string[] {
   );
 }
 
-function tally(values: readonly string[]): Record<string, number> {
+export function tally(values: readonly string[]): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const value of values) counts[value] = (counts[value] ?? 0) + 1;
   return counts;

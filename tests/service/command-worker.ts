@@ -4,6 +4,7 @@ import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { ClaimedStep } from "@lockstep/protocol";
 import { runStep } from "../../packages/service/src/components/run-step.ts";
+import { StopOrder } from "../../packages/service/src/components/stop-order.ts";
 
 const file = fileURLToPath(import.meta.url);
 
@@ -20,7 +21,7 @@ if (process.argv[1] === file) {
   await runStep(step, {
     service: { queue: "q", machine: "m", installation: null },
     hub: null,
-    signal: new AbortController().signal,
+    stop: new StopOrder(),
     log: { info: silent, warn: silent, error: silent },
     directory,
   });

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { LockstepError } from "@lockstep/protocol";
+import { StopOrder } from "../../packages/service/src/components/stop-order.ts";
 import { spawnLockstepWorker } from "./command-worker.ts";
 import { aStep, QUEUE, run, temporaryDirectory } from "./one-step.ts";
 
@@ -279,7 +280,7 @@ test("a shutdown gives the step back where it may run twice, and ends it with an
     ["rerun", "given-back"],
     ["freeze", "error"],
   ] as const) {
-    const abort = new AbortController();
+    const order = new StopOrder();
     const file = join(await temporaryDirectory(t), "pid");
     const running = run(
       t,
@@ -288,10 +289,10 @@ test("a shutdown gives the step back where it may run twice, and ends it with an
         { shell: "sh", script: `echo $$ > "$1"; exec sleep 1000`, arguments: [file] },
         { onCrash },
       ),
-      { signal: abort.signal },
+      { stop: order },
     );
     const pid = Number(await textOf(file));
-    abort.abort(new LockstepError("INTERRUPTED", "the service stops"));
+    order.give(new LockstepError("INTERRUPTED", "the service stops"));
     const ended = await running;
     assert.equal(ended.outcome, outcome, ended.message);
     assert.ok(await hasEnded(pid));

@@ -6,6 +6,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { LockstepError } from "@lockstep/protocol";
+import { StopOrder } from "../../packages/service/src/components/stop-order.ts";
 import { makeCertificate } from "../support/certificate.ts";
 import { aStep, run, temporaryDirectory } from "./one-step.ts";
 
@@ -208,9 +209,9 @@ test("a long answer is cut off, a silent server too, and both are said", async (
 });
 
 test("a lost lease ends a request at once", async (t) => {
-  const abort = new AbortController();
-  const server = await serve(t, () => abort.abort(new LockstepError("INTERRUPTED", "the service stops")));
-  const ended = await run(t, aStep("Http.Request", { url: server.url }), { signal: abort.signal });
+  const order = new StopOrder();
+  const server = await serve(t, () => order.give(new LockstepError("INTERRUPTED", "the service stops")));
+  const ended = await run(t, aStep("Http.Request", { url: server.url }), { stop: order });
   assert.equal(ended.outcome, "given-back");
 });
 

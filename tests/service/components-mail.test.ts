@@ -3,6 +3,7 @@ import { readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { LockstepError } from "@lockstep/protocol";
+import { StopOrder } from "../../packages/service/src/components/stop-order.ts";
 import { makeCertificate } from "../support/certificate.ts";
 import { startSmtpServer } from "../support/smtp-server.ts";
 import { aStep, run, temporaryDirectory } from "./one-step.ts";
@@ -175,15 +176,15 @@ test("what the server says decides about another try", async (t) => {
 });
 
 test("a silent server is given up, and a stop closes the connection", async (t) => {
-  const abort = new AbortController();
+  const order = new StopOrder();
   const server = await startSmtpServer(t, {
     answer: (command) => {
       if (command !== "MAIL") return undefined;
-      abort.abort(new LockstepError("INTERRUPTED", "the service stops"));
+      order.give(new LockstepError("INTERRUPTED", "the service stops"));
       return null;
     },
   });
-  const stopped = await send(t, server.port, {}, {}, { signal: abort.signal });
+  const stopped = await send(t, server.port, {}, {}, { stop: order });
   assert.equal(stopped.outcome, "given-back", stopped.message);
   const silent = await startSmtpServer(t, {
     answer: (command) => (command === "GREETING" ? null : undefined),

@@ -107,6 +107,33 @@ test("a component that nobody has is said with all that there are", async (t) =>
     assert.match((await run(t, aStep(`${name}.x`))).message, /^JOB_COMPONENT_UNKNOWN/);
 });
 
+test("a task that cannot run where its step says does not begin", async (t) => {
+  let began = 0;
+  const task = (execution: "internal" | "external") => ({
+    execution,
+    description: "",
+    parameters: {},
+    run: async () => {
+      began++;
+      return { kind: "success" } as const;
+    },
+  });
+  const plugins = [{ name: "Mine", tasks: { In: task("internal"), Out: task("external") } }];
+  const end = (what: string, execution: "internal" | "external") =>
+    run(t, aStep(what, {}, { execution }), { plugins });
+  for (const [what, execution] of [
+    ["Mine.In", "external"],
+    ["Mine.Out", "internal"],
+  ] as const) {
+    const { outcome, permanent, message } = await end(what, execution);
+    assert.deepEqual([outcome, permanent], ["error", true]);
+    assert.match(message, /^JOB_EXECUTION_INVALID: Mine\.(In|Out) cannot run there \(expected/);
+  }
+  assert.equal(began, 0);
+  assert.equal((await end("Mine.In", "internal")).outcome, "success");
+  assert.equal((await end("Mine.Out", "external")).outcome, "success");
+});
+
 test("whatever a task throws or returns becomes a result", async (t) => {
   const odd = (run: () => unknown) => [
     {
@@ -137,6 +164,8 @@ test("whatever a task throws or returns becomes a result", async (t) => {
     ],
     [async () => ({ kind: "success", output: { x: "x".repeat(300_000) } }), /larger than/],
     [async () => ({ kind: "error" }), /^$/],
+    [() => Promise.reject(Object.create(null)), /^something was thrown that cannot be read$/],
+    [async () => ({ kind: "success", message: Object.create(null) }), /result that cannot be read/],
   ];
   for (const [work, message] of results) {
     const ended = await run(t, aStep("Odd.Go"), { plugins: odd(work) });
@@ -144,6 +173,41 @@ test("whatever a task throws or returns becomes a result", async (t) => {
     assert.match(ended.message, message);
     assert.deepEqual(ended.left, []);
   }
+});
+
+test("a task that wants to be asked again at once does not keep everybody busy with that", async (t) => {
+  for (const afterMs of [-5, 0, 1]) {
+    const again = async () => ({ kind: "deferred", afterMs }) as const;
+    const task = { execution: "either", description: "", parameters: {}, run: again } as const;
+    const plugins = [{ name: "Odd", tasks: { Go: task } }];
+    assert.equal((await run(t, aStep("Odd.Go"), { plugins })).deferMs, 100);
+  }
+});
+
+test("with ComponentDebugMode the log says what the task was given and how it ended, and no hidden value", async (t) => {
+  const task = {
+    execution: "either",
+    description: "",
+    parameters: {
+      name: { type: "text", description: "" },
+      secret: { type: "text", hidden: true, description: "" },
+      count: { type: "integer", default: 3, description: "" },
+      rest: { type: "text", description: "" },
+    },
+    run: async () => ({ kind: "success" }) as const,
+  } as const;
+  const plugins = [
+    { name: "Odd", tasks: { Go: task, Fail: { ...task, run: async () => assert.fail("so") } } },
+  ];
+  const parameters = { name: "of the secret hunter22", secret: "hunter22" };
+  const debug = await run(t, aStep("Odd.Go", parameters), { plugins, debug: true });
+  assert.match(
+    debug.log,
+    /^info Odd\.Go begins: name="of the secret <HIDDEN>", secret=<HIDDEN>, count=3\ninfo Odd\.Go ended after \d+\.\d{3} s with success$/,
+  );
+  const failed = await run(t, aStep("Odd.Fail", parameters), { plugins, debug: true });
+  assert.match(failed.log, /Odd\.Fail ended after .* with the error AssertionError.*: so/);
+  assert.equal((await run(t, aStep("Odd.Go", parameters), { plugins })).log, "");
 });
 
 test("a task that does not stop is left behind, and its process must end", async (t) => {

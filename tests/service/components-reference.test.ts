@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { INSIDE_ONLY } from "@lockstep/core";
 import { BUILT_IN_NAMES, findComponent } from "../../packages/service/src/components/catalog.ts";
 import type { Component, ParameterDeclaration } from "../../packages/service/src/components/types.ts";
 
@@ -61,6 +62,16 @@ test("the reference has the tables that the code declares, for every component",
         `the tables of ${name}: run with LOCKSTEP_WRITE_DOCS=1`,
       );
   }
+});
+
+test("templates know which built-in components run inside the service alone", async () => {
+  const found: string[] = [];
+  for (const name of BUILT_IN_NAMES) {
+    const places = Object.values((await findComponent(name)).tasks).map(({ execution }) => execution);
+    if (places.includes("internal")) found.push(name);
+    assert.ok(places.every((place) => place === (found.includes(name) ? "internal" : "either")));
+  }
+  assert.deepEqual(found, INSIDE_ONLY);
 });
 
 test("every parameter says what it is in a sentence", async () => {

@@ -3,6 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { suite, type TestContext, test } from "node:test";
 import { LockstepError } from "@lockstep/protocol";
+import { StopOrder } from "../../packages/service/src/components/stop-order.ts";
 import { usePostgres } from "../support/postgres.ts";
 import { aStep, type RanStep, run, temporaryDirectory } from "./one-step.ts";
 
@@ -86,7 +87,7 @@ suite("Sql.Execute", () => {
     assert.match(failed.message, /^23505: duplicate key/);
     assert.deepEqual(await names(), []);
     const few = await go({ statement: "insert into item values (1, 'a')", expectedRows: 2 });
-    assert.match(few.message, /1 rows were affected, expected 2/);
+    assert.match(few.message, /1 row was affected, expected 2/);
     assert.deepEqual(await names(), []);
     for (const statement of ["commit", " /* x */ -- y\n Rollback", "begin", ";end", "/* /* */ */ commit"]) {
       const ended = await go({ statement });
@@ -136,10 +137,10 @@ suite("Sql.Execute", () => {
           "select from pg_stat_activity where query like 'select pg_sleep%' and state = 'active' and pid <> pg_backend_pid()",
         )
       ).rowCount;
-    const abort = new AbortController();
-    const step = go({ statement: "select pg_sleep(1000)" }, {}, { signal: abort.signal });
+    const order = new StopOrder();
+    const step = go({ statement: "select pg_sleep(1000)" }, {}, { stop: order });
     while ((await running()) === 0) await new Promise((resolve) => setTimeout(resolve, 10));
-    abort.abort(new LockstepError("INTERRUPTED", "the service stops"));
+    order.give(new LockstepError("INTERRUPTED", "the service stops"));
     const ended = await step;
     assert.equal(ended.outcome, "given-back", ended.message);
     while ((await running()) !== 0) await new Promise((resolve) => setTimeout(resolve, 10));

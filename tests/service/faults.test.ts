@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { closeSync, constants, existsSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import type { TemplateStep } from "@lockstep/protocol";
@@ -7,11 +8,13 @@ import { startTestHub } from "../hub/support/test-hub.ts";
 import { usePostgres } from "../support/postgres.ts";
 import {
   call,
+  configure,
   type HubAddress,
   isAlive,
   killQuietly,
   logOf,
   readJob,
+  runService,
   startJob,
   startService,
   temporaryDirectory,
@@ -52,7 +55,6 @@ const begun = (directory: string, times = 1) =>
   });
 
 async function letGo(directory: string): Promise<void> {
-  const { writeFileSync } = await import("node:fs");
   writeFileSync(join(directory, "go"), "");
 }
 
@@ -220,3 +222,57 @@ function journalOf(home: string): string {
   const names = existsSync(state) ? readdirSync(state).filter((name) => name.startsWith("results-")) : [];
   return names.map((name) => readFileSync(join(state, name), "utf8")).join("");
 }
+
+test("a step inside the service that ignores its time limit is ended with the engine, and the next one tells its result", async (t) => {
+  const hub = await startTestHub(t, server);
+  const directory = temporaryDirectory(t);
+  writeFileSync(
+    join(directory, "deaf.internal.mjs"),
+    `const Go = { execution: "internal", description: "", parameters: {}, run: () => new Promise(() => {}) };
+     export const components = [{ name: "Deaf", tasks: { Go } }];`,
+  );
+  const service = await startService(t, hub, {
+    queues: [QUEUE],
+    directory,
+    service: 'DrainSeconds = 1\nPlugins = ["deaf.internal.mjs"]',
+  });
+  const engine = service.engine();
+  const job = await startJob(hub, "p", [
+    { name: "s", component: "Deaf", task: "Go", queue: QUEUE, execution: "internal", timeLimitSeconds: 1 },
+  ]);
+  const { process, steps } = await untilEnded(hub, job);
+  assert.equal(process.state, "failed");
+  assert.match(steps[0]?.message ?? "", /^JOB_TIME_LIMIT: .*, and did not stop$/);
+  assert.deepEqual([steps[0]?.errors, steps[0]?.crashes], [1, 0]);
+  assert.notEqual(service.engine(), engine);
+  assert.ok(engine !== null && !isAlive(engine), "the engine still works on it");
+  assert.equal(await service.stop(), 0);
+});
+
+test("a volume of logs that hangs keeps no service from ending", async (t) => {
+  const hub = await startTestHub(t, server);
+  const directory = temporaryDirectory(t);
+  const pipe = join(directory, "pipe");
+  execFileSync("mkfifo", [pipe]);
+  // Full, and never read: whoever writes into it waits for ever.
+  const end = openSync(pipe, constants.O_RDWR | constants.O_NONBLOCK);
+  t.after(() => closeSync(end));
+  const chunk = Buffer.alloc(4096);
+  assert.throws(() => {
+    while (true) writeSync(end, chunk);
+  }, /EAGAIN/);
+  const file = configure(hub, directory, { queues: [QUEUE], service: "DrainSeconds = 1" });
+  writeFileSync(file, readFileSync(file, "utf8").replace('"service.log"', '"pipe"'));
+  const service = await runService(t, directory, file);
+  const step: TemplateStep = {
+    name: "s",
+    component: "Command",
+    task: "Run",
+    queue: QUEUE,
+    parameters: { program: "true" },
+  };
+  const job = await startJob(hub, "p", [step]);
+  assert.equal((await untilEnded(hub, job)).process.state, "finished");
+  assert.equal(await service.stop(), 0, service.stderr());
+  assert.match(service.stderr(), /pipe does not answer; the service ends without \d+ of its records/);
+});

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import type { ClaimedStep } from "@lockstep/protocol";
 import { type RunStepOptions, runStep } from "../../packages/service/src/components/run-step.ts";
+import { StopOrder } from "../../packages/service/src/components/stop-order.ts";
 
 export interface RanStep {
   readonly outcome: string;
@@ -65,7 +66,7 @@ export async function run(
   const { result, terminate } = await runStep(step, {
     service: { queue: QUEUE, machine: "machine-1", installation: null },
     hub: null,
-    signal: new AbortController().signal,
+    stop: new StopOrder(),
     log: {
       info: (line) => lines.push(`info ${line}`),
       warn: (line) => lines.push(`warn ${line}`),

@@ -33,7 +33,17 @@ test("a service that is part of its own installation becomes the new version of 
   const end = await lockstep(["install", directory, "--role", "Server", ...connection]);
   assert.equal(end.status, 0, end.stderr);
   const file = configure(hub, directory, { queues: ["\\A"], service: "DrainSeconds = 5" });
-  const service = await runService(t, directory, file, {}, join(directory, "program/bin/lockstep.mjs"));
+  // As below a cluster: the word tells the daemon that standing still is no failure (behaviour 75).
+  const word = join(temporaryDirectory(t), "word");
+  const words: string[] = [];
+  const listening = setInterval(() => {
+    const said = readWord(word);
+    if (said !== words.at(-1)) words.push(said);
+  }, 5);
+  t.after(() => clearInterval(listening));
+  const named = { LOCKSTEP_SERVICE_WORD: word };
+  const installed = join(directory, "program/bin/lockstep.mjs");
+  const service = await runService(t, directory, file, named, installed);
   const { pid = 0 } = service.process;
   const environment = () => readFileSync(`/proc/${pid}/environ`, "utf8");
   const untilServing = (revision: number) =>
@@ -50,4 +60,17 @@ test("a service that is part of its own installation becomes the new version of 
     "the supervisor is still the former version",
   );
   assert.equal(await service.stop(), 0, service.stderr());
+  clearInterval(listening);
+  assert.deepEqual(words.slice(words.indexOf("ready"), words.lastIndexOf("ready") + 1), [
+    ...["ready", "updating", "starting", "ready"],
+  ]);
+  assert.equal(readWord(word), "stopping");
 });
+
+const readWord = (file: string): string => {
+  try {
+    return readFileSync(file, "utf8").trim();
+  } catch {
+    return "";
+  }
+};

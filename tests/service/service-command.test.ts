@@ -129,6 +129,17 @@ test("a service runs, tells its status and its log, and drains on SIGTERM, with 
   const log = await lockstep(["service", "log", "--match", "STATUS page"], { cwd });
   assert.match(log.stdout, /Info {5}the status page is open/);
 
+  // Who asks how a running service does gets an answer also while its file is being spoilt.
+  await appendFile(join(cwd, "JobService.toml"), "\nNonsense = 1\n");
+  assert.equal((await lockstep(["service", "config", "check"], { cwd })).status, 2);
+  assert.equal((await lockstep(["service", "status"], { cwd })).status, 0);
+  const logged = await lockstep(["service", "log", "--match", "status page"], { cwd });
+  assert.match(logged.stdout, /Info {5}the status page is open/);
+  assert.match(logged.stderr, /^warning: the configuration has faults/);
+  await writeFile(join(cwd, "JobService.toml"), CONFIG.replace("OutPutFile", "OutPut"));
+  assert.match((await lockstep(["service", "log"], { cwd })).stderr, /FileLogWriter\.OutPutFile/);
+  await writeFile(join(cwd, "JobService.toml"), CONFIG);
+
   const follower = start(["service", "log", "--follow", "--last", "0", "--json"], { cwd });
   t.after(() => follower.kill("SIGKILL"));
   const heard = new Promise<string>((resolve) => follower.stdout?.setEncoding("utf8").on("data", resolve));

@@ -9,7 +9,10 @@ import {
   formatLaunchdPlist,
   formatUnit,
   formatWindowsCommands,
+  NODE_UNIT_MARK,
+  nodeUnit,
   registerService,
+  registerUnit,
   type ServiceProgram,
   unregisterService,
 } from "../../packages/service/src/index.ts";
@@ -91,6 +94,35 @@ test("the unit starts exactly this program, whatever its paths are called", asyn
   });
 });
 
+test("systemd accepts the unit of a node's daemon, which ends the daemon alone", { skip }, async (t) => {
+  const directory = join(temporaryDirectory(t), "my app %n$HOME");
+  await mkdir(directory);
+  const configFile = join(directory, "no de.toml");
+  const { text, mark } = nodeUnit({
+    name: "lockstep-try",
+    command: [process.execPath, join(directory, "lock step.mjs")],
+    configFile,
+  });
+  const path = await writeUnit(t, text);
+  const verified = spawnSync("systemd-analyze", ["verify", path], { encoding: "utf8" });
+  const told = verified.stderr.split("\n").filter((line) => line.includes("lockstep-try"));
+  assert.deepEqual([verified.status, told], [0, []]);
+  // Guards end what the daemon had; what it mounts must be seen by the whole machine.
+  for (const line of ["Type=notify", "WatchdogSec=30", "KillMode=process", "Restart=always", mark])
+    assert.ok(text.includes(`${line}\n`), line);
+  assert.doesNotMatch(text, /^(ProtectSystem|Private\w+|ProtectHome|ReadWritePaths|BindPaths)=/m);
+});
+
+test("a node's unit is registered, and only its own command takes it out again", async (t) => {
+  const world = await standIn(t);
+  const unit = nodeUnit({ name: "lockstep-try", command: ["/usr/bin/node"], configFile: "/etc/node.toml" });
+  const path = await registerUnit(unit, world.options);
+  assert.equal(await readFile(path, "utf8"), unit.text);
+  await assert.rejects(unregisterService(unit.name, world.options), { code: "SERVICE_INSTALL_FAILED" });
+  await unregisterService(unit.name, world.options, NODE_UNIT_MARK);
+  assert.deepEqual(await readdir(world.units), []);
+});
+
 /** Stands in for systemctl: remembers what it was asked, and fails where it is told to. */
 async function standIn(t: TestContext, failing = "") {
   const directory = temporaryDirectory(t);
@@ -141,6 +173,19 @@ test("a unit of somebody else is left alone, and a name that leads elsewhere is 
   assert.match(await readFile(join(world.units, "lockstep-try.service"), "utf8"), /bin\/true/);
   for (const name of ["../x", "a/b", "", "-rf"])
     await assert.rejects(registerService({ ...each, name }, world.options), { code: "USAGE" }, name);
+  assert.deepEqual(await world.asked(), [""]);
+});
+
+test("an account that no system can have is refused before anything is written", async (t) => {
+  const world = await standIn(t);
+  const each = await program(t);
+  for (const user of ["no body", "", "a\nExecStart=/bin/sh", "-x", "a%n", "x".repeat(40)])
+    await assert.rejects(
+      async () => registerService({ ...each, user }, world.options),
+      { code: "USAGE" },
+      user,
+    );
+  for (const user of ["jobs", "Jobs_1.x-y", "machine$", "1000"]) formatUnit({ ...each, user });
   assert.deepEqual(await world.asked(), [""]);
 });
 

@@ -88,6 +88,8 @@ export interface TestService {
   readonly process: ChildProcess;
   /** Whatever it said on standard error. */
   stderr(): string;
+  /** Resolves when it serves, rejects when it ends before. */
+  readonly ready: Promise<void>;
   /** Resolves with its exit status. */
   readonly ended: Promise<number | null>;
   /** Ends it by SIGTERM. */
@@ -148,7 +150,7 @@ export async function startService(
   return await runService(t, directory, file, options.environment);
 }
 
-/** Starts a service from a configuration that is there already. */
+/** Starts a service from a configuration that is there already, and waits until it is ready. */
 export async function runService(
   t: Pick<TestContext, "after">,
   directory: string,
@@ -156,6 +158,19 @@ export async function runService(
   environment: Readonly<Record<string, string>> = {},
   program = PROGRAM,
 ): Promise<TestService> {
+  const service = beginService(t, directory, file, environment, program);
+  await service.ready;
+  return service;
+}
+
+/** Starts a service, which may have an update to finish before it is ready. */
+export function beginService(
+  t: Pick<TestContext, "after">,
+  directory: string,
+  file: string,
+  environment: Readonly<Record<string, string>> = {},
+  program = PROGRAM,
+): TestService {
   const { PATH = "", HOME = "" } = process.env;
   const child = spawn(process.execPath, [program, "service", "run", "--config", file], {
     stdio: ["ignore", "pipe", "pipe"],
@@ -178,6 +193,7 @@ export async function runService(
     directory,
     state: join(directory, "state"),
     process: child,
+    ready,
     stderr: () => stderr,
     ended,
     stop: () => {
@@ -185,8 +201,10 @@ export async function runService(
       return ended;
     },
     kill: async () => {
-      for (const pid of familyOf(child.pid ?? 0)) killQuietly(pid);
+      const family = familyOf(child.pid ?? 0);
+      // First the one that would start the others anew.
       killQuietly(child.pid ?? 0);
+      for (const pid of family) killQuietly(pid);
       await ended;
     },
     engine: () => childrenOf(child.pid ?? 0).find((pid) => commandOf(pid).includes(" engine ")) ?? null,
@@ -195,7 +213,7 @@ export async function runService(
   t.after(async () => {
     if (child.exitCode === null && child.signalCode === null) await service.kill();
   });
-  await ready;
+  ready.catch(() => {});
   return service;
 }
 

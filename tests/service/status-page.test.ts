@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
-import { createServer, request } from "node:http";
-import type { AddressInfo } from "node:net";
+import { createServer, type IncomingMessage, request } from "node:http";
+import { type AddressInfo, connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -159,6 +160,19 @@ test("the page is whole, loads nothing from elsewhere, and shows every text as t
     nonce,
     /'nonce-([^']+)'/.exec(String((await world.get("/")).headers["content-security-policy"]))?.[1],
   );
+});
+
+test("a queue that another service has taken over is not shown as served", async () => {
+  await using world = await openPage();
+  assert.match((await world.get("/")).body, />serving</);
+  const [queue] = STATE.queues;
+  assert.ok(queue);
+  const lastError = { atMs: 1, code: "JOB_INSTANCE_REPLACED", message: "the one on two serves it now" };
+  world.state.current = { ...STATE, queues: [{ ...queue, hub: { ...queue.hub, lastError } }] };
+  const { body } = await world.get("/");
+  assert.match(body, />taken over</);
+  assert.match(body, /another service has the queue.*JOB_INSTANCE_REPLACED: the one on two serves it now/s);
+  assert.doesNotMatch(body, />serving</);
 });
 
 test("the log is filtered by severity and by text", async () => {
@@ -353,4 +367,42 @@ test("a port that is taken does not keep the service from its work, and the log 
 test("a page that is switched off is not there", async () => {
   await using world = await openPage({ enabled: false });
   assert.equal(world.page.url, null);
+});
+
+test("wrong passwords that come all at once are counted like those that come one by one", async () => {
+  await using world = await openPage(
+    { authentication: { user: "ops", password: { environment: "PAGE" } } },
+    { PAGE: "right" },
+  );
+  const answers = await Promise.all(
+    Array.from({ length: 30 }, (_, index) => world.get("/", basic("ops", `wrong ${index}`))),
+  );
+  assert.equal(answers.filter(({ status }) => status === 401).length, 10);
+  assert.equal(answers.filter(({ status }) => status === 429).length, 20);
+});
+
+test("connections that say nothing keep nobody out, and an answer under way is not cut", async (t) => {
+  await using world = await openPage();
+  const silent: Socket[] = [];
+  t.after(() => {
+    for (const socket of silent) socket.destroy();
+  });
+  const events = request({ host: "127.0.0.1", port: world.port, path: "/events", agent: false });
+  events.on("error", () => {});
+  t.after(() => events.destroy());
+  const stream = await new Promise<IncomingMessage>((resolve) => events.once("response", resolve).end());
+  let cut = false;
+  stream
+    .on("error", () => {})
+    .once("close", () => {
+      cut = true;
+    });
+  stream.resume();
+  for (let count = 0; count < 250; count++) {
+    const socket = connect(world.port, "127.0.0.1").on("error", () => {});
+    silent.push(socket);
+    await once(socket, "connect");
+  }
+  assert.equal((await world.get("/health")).status, 200);
+  assert.equal(cut, false);
 });

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { startTestHub } from "../hub/support/test-hub.ts";
@@ -7,6 +7,27 @@ import { usePostgres } from "../support/postgres.ts";
 import { logOf, servers, startJob, startService, temporaryDirectory, untilEnded } from "./service-world.ts";
 
 const server = usePostgres();
+
+test("ComponentDebugMode counts inside and outside", async (t) => {
+  const hub = await startTestHub(t, server);
+  const service = await startService(t, hub, { queues: ["\\A"], service: "ComponentDebugMode = true" });
+  const steps = (["internal", "external"] as const).map((execution) => ({
+    name: execution,
+    component: "Command",
+    task: "Run",
+    queue: "\\A",
+    execution,
+    parameters: { program: "/bin/true" },
+  }));
+  const detail = await untilEnded(hub, await startJob(hub, "p", steps));
+  assert.equal(detail.process.state, "finished");
+  assert.equal(await service.stop(), 0);
+  const logs = readdirSync(join(service.directory, "JobLogs"), { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".log"))
+    .map((name) => readFileSync(join(service.directory, "JobLogs", name), "utf8"));
+  assert.equal(logs.length, 2);
+  for (const log of logs) assert.match(log, /Command\.Run begins: program=\/bin\/true[\s\S]*with success/);
+});
 
 test("steps run inside and outside, in the order that was declared, with outputs handed on", async (t) => {
   const hub = await startTestHub(t, server);

@@ -24,20 +24,6 @@ export function isBuiltIn(component: string): boolean {
   return Object.hasOwn(BUILT_IN, component);
 }
 
-/** Tasks of these ask the hub, which external workers cannot. */
-const INTERNAL: readonly string[] = ["AutoUpdate", "JobCheck", "Wait"];
-
-/** Where a step has to run, whatever it says itself: plug-ins that are not loaded here only in an external worker. */
-export function executionOf(
-  step: { readonly component: string; readonly execution: "internal" | "external" },
-  internalPlugins: readonly Component[] = [],
-): "internal" | "external" {
-  if (INTERNAL.includes(step.component)) return "internal";
-  if (isBuiltIn(step.component) || internalPlugins.some(({ name }) => name === step.component))
-    return step.execution;
-  return "external";
-}
-
 /** A component, built in or of one of these plug-ins. Throws JOB_COMPONENT_UNKNOWN. */
 export async function findComponent(name: string, plugins: readonly Component[] = []): Promise<Component> {
   const builtIn = Object.hasOwn(BUILT_IN, name) ? BUILT_IN[name] : undefined;

@@ -2,6 +2,7 @@ import type { Stats } from "node:fs";
 import { lstat, realpath } from "node:fs/promises";
 import { dirname, isAbsolute, join, parse, relative, resolve, sep } from "node:path";
 import { compileGlob, type Glob, isGlobFault } from "@lockstep/core";
+import { systemErrorCode } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 
 /**
@@ -74,8 +75,7 @@ export async function lstatOrNull(path: string): Promise<Stats | null> {
   try {
     return await lstat(path);
   } catch (error) {
-    if (error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ENOTDIR"))
-      return null;
+    if (["ENOENT", "ENOTDIR"].includes(systemErrorCode(error) ?? "")) return null;
     throw error;
   }
 }

@@ -13,6 +13,7 @@ import {
   unlink,
 } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { systemErrorCode } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import { lstatOrNull, refused } from "./file-paths.ts";
 
@@ -94,8 +95,7 @@ export class Destination {
           // A link fails where something is there by now; a rename would replace it.
           await link(temporary, path);
         } catch (error) {
-          if (error instanceof Error && "code" in error && error.code === "EEXIST")
-            return keep(path, ifExists);
+          if (systemErrorCode(error) === "EEXIST") return keep(path, ifExists);
           throw error;
         }
       }
@@ -206,7 +206,7 @@ export async function removeFile(path: string): Promise<boolean> {
     await unlink(path);
     return true;
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return false;
+    if (systemErrorCode(error) === "ENOENT") return false;
     throw error;
   }
 }

@@ -1,5 +1,6 @@
 import { mkdir, readlink, rmdir, utimes } from "node:fs/promises";
 import { join } from "node:path";
+import { systemErrorCode } from "@lockstep/platform";
 import { compileSelection, lstatOrNull, refused } from "./file-paths.ts";
 import { copyContent, Destination, hashFile, isRealDirectory, removeFile } from "./file-place.ts";
 import { type WalkedEntry, walk } from "./file-walk.ts";
@@ -163,9 +164,8 @@ async function removeDirectory(path: string): Promise<boolean> {
     await rmdir(path);
     return true;
   } catch (error) {
-    if (error instanceof Error && "code" in error && ["ENOTEMPTY", "EEXIST"].includes(String(error.code)))
-      return false;
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return true;
+    if (["ENOTEMPTY", "EEXIST"].includes(systemErrorCode(error) ?? "")) return false;
+    if (systemErrorCode(error) === "ENOENT") return true;
     throw error;
   }
 }

@@ -1,6 +1,7 @@
 import type { Stats } from "node:fs";
 import { lstat, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { systemErrorCode } from "@lockstep/platform";
 
 /** One entry below a directory. */
 export interface WalkedEntry {
@@ -57,7 +58,7 @@ async function look(
       : { kind: kindOf(meant), stats: meant };
   } catch (error) {
     // It went away since the directory was read.
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return null;
+    if (systemErrorCode(error) === "ENOENT") return null;
     throw error;
   }
 }

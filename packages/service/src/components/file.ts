@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { readFile, rename, rmdir, stat } from "node:fs/promises";
 import { dirname, join, sep } from "node:path";
+import { systemErrorCode } from "@lockstep/platform";
 import { compileSelection, globProblem, isInside, lstatOrNull, refused, resolvePath } from "./file-paths.ts";
 import { copyContent, Destination, type IfExists, into, isSameFile, removeFile } from "./file-place.ts";
 import { syncDirectories } from "./file-sync.ts";
@@ -259,7 +260,7 @@ async function moved(pair: Pair, parameters: Transfer, destination: Destination)
     destination.touch(dirname(pair.target));
     return true;
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "EXDEV") return false;
+    if (systemErrorCode(error) === "EXDEV") return false;
     throw error;
   }
 }
@@ -294,9 +295,8 @@ async function removeIfEmpty(directory: string): Promise<boolean> {
     await rmdir(directory);
     return true;
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return true;
-    if (error instanceof Error && "code" in error && ["ENOTEMPTY", "EEXIST"].includes(String(error.code)))
-      return false;
+    if (systemErrorCode(error) === "ENOENT") return true;
+    if (["ENOTEMPTY", "EEXIST"].includes(systemErrorCode(error) ?? "")) return false;
     throw error;
   }
 }

@@ -1,3 +1,4 @@
+import { counted } from "@lockstep/core";
 import { type HttpAnswer, type HttpQuestion, requestOnce } from "./http-exchange.ts";
 import { extractPointer, pointerProblem } from "./json-pointer.ts";
 import { defineTask, permanentError } from "./task.ts";
@@ -154,7 +155,7 @@ async function follow(
     if (location === undefined || parameters.redirects === 0) return { answer, url };
     if (followed >= parameters.redirects)
       throw new RequestRefused(
-        `${shown(new URL(parameters.url))} was redirected more than ${parameters.redirects} times`,
+        `${shown(new URL(parameters.url))} was redirected more than ${counted(parameters.redirects, "time")}`,
       );
     const next = redirectTarget(location, url);
     question = redirected(question, answer.status, next.origin === url.origin);

@@ -17,8 +17,8 @@ const ENCODED_LENGTH_MAX = 16_384;
 export const MASK_MARGIN = 8_192;
 
 export class Mask implements TextMask {
-  readonly #forms = new Set<string>();
-  readonly #words = new Set<string>();
+  /** Null: nothing is hidden, as with most steps. */
+  #hidden: { readonly forms: Set<string>; readonly words: Set<string> } | null = null;
   #pattern: RegExp | null = null;
 
   /** Everything in these values that could be recognised: texts and numbers, also inside lists and objects. */
@@ -29,8 +29,8 @@ export class Mask implements TextMask {
 
   /** The text with every form of every hidden value replaced by `<HIDDEN>`. */
   text(text: string): string {
-    if (this.#forms.size === 0 && this.#words.size === 0) return text;
-    this.#pattern ??= this.#compile();
+    if (this.#hidden === null) return text;
+    this.#pattern ??= compile(this.#hidden);
     return text.replaceAll(this.#pattern, HIDDEN);
   }
 
@@ -44,8 +44,8 @@ export class Mask implements TextMask {
 
   /** This place, or the end of the hidden value that it lies in. */
   #outside(text: string, at: number): number {
-    if (this.#forms.size === 0 && this.#words.size === 0) return at;
-    this.#pattern ??= this.#compile();
+    if (this.#hidden === null) return at;
+    this.#pattern ??= compile(this.#hidden);
     for (const match of text.matchAll(this.#pattern)) {
       const end = match.index + match[0].length;
       if (match.index >= at) return at;
@@ -69,29 +69,31 @@ export class Mask implements TextMask {
   #add(text: string): void {
     const trimmed = text.trim();
     if (trimmed === "") return;
+    this.#hidden ??= { forms: new Set(), words: new Set() };
+    const { forms, words } = this.#hidden;
     if (trimmed.length < ANYWHERE_LENGTH_MIN) {
-      this.#words.add(trimmed);
+      words.add(trimmed);
       return;
     }
-    this.#forms.add(text);
+    forms.add(text);
     for (const line of text.split(/\r?\n/)) {
       const part = line.trim();
       if (part.length < ANYWHERE_LENGTH_MIN) continue;
-      if (part.length > ENCODED_LENGTH_MAX) this.#forms.add(part);
-      else for (const form of encodings(part)) this.#forms.add(form);
+      if (part.length > ENCODED_LENGTH_MAX) forms.add(part);
+      else for (const form of encodings(part)) forms.add(form);
     }
-    if (text.length <= ENCODED_LENGTH_MAX) for (const form of encodings(text)) this.#forms.add(form);
+    if (text.length <= ENCODED_LENGTH_MAX) for (const form of encodings(text)) forms.add(form);
   }
+}
 
-  #compile(): RegExp {
-    // The longest first, so that no form leaves the rest of a longer one behind.
-    const byLength = (a: string, b: string) => b.length - a.length;
-    const forms = [...this.#forms].sort(byLength).map((form) => literal(form));
-    const words = [...this.#words]
-      .sort(byLength)
-      .map((word) => `(?<![\\p{L}\\p{N}])${literal(word)}(?![\\p{L}\\p{N}])`);
-    return new RegExp([...forms, ...words].join("|"), "gu");
-  }
+function compile({ forms, words }: Readonly<Record<"forms" | "words", ReadonlySet<string>>>): RegExp {
+  // The longest first, so that no form leaves the rest of a longer one behind.
+  const byLength = (a: string, b: string) => b.length - a.length;
+  const anywhere = [...forms].sort(byLength).map((form) => literal(form));
+  const whole = [...words]
+    .sort(byLength)
+    .map((word) => `(?<![\\p{L}\\p{N}])${literal(word)}(?![\\p{L}\\p{N}])`);
+  return new RegExp([...anywhere, ...whole].join("|"), "gu");
 }
 
 function leaves(value: unknown): string[] {

@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { constants } from "node:fs";
 import { access, stat } from "node:fs/promises";
 import { delimiter, join, resolve } from "node:path";
+import { systemErrorCode } from "@lockstep/platform";
 import { isLockstepError, LockstepError } from "@lockstep/protocol/wire";
 import { KeptOutput } from "./kept-output.ts";
 import { guardGroup, releaseGroup, signalGroup } from "./process-guard.ts";
@@ -118,7 +119,7 @@ async function findProgram({ program, directory, environment }: ProgramOptions):
       await access(file, constants.X_OK);
       return file;
     } catch (error) {
-      if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) problem = error;
+      if (systemErrorCode(error) !== "ENOENT") problem = error;
     }
   }
   throw notStarted(program, problem);

@@ -9,9 +9,12 @@ import {
   LockstepError,
   type StepResult,
 } from "@lockstep/protocol/wire";
+import { formatParameters } from "../log/masking.ts";
 import { findTask } from "./catalog.ts";
 import { Mask } from "./mask.ts";
 import { checkParameters, hiddenNames } from "./parameters.ts";
+import { StopOrder } from "./stop-order.ts";
+import { after, timeLimitError } from "./time-limit.ts";
 import type { Component, ServiceIdentity, StepHub, StepLog, Task, TaskContext, TaskResult } from "./types.ts";
 
 /**
@@ -27,18 +30,22 @@ export interface RunStepOptions {
   readonly service: ServiceIdentity;
   /** Null in an external worker. */
   readonly hub: StepHub | null;
-  /** Lost lease or shutdown, for a reason that is a LockstepError. The time limit is watched here. */
-  readonly signal: AbortSignal;
+  /** Lost lease or shutdown. The time limit is watched here. */
+  readonly stop: StopOrder;
   /** Takes masked lines. */
   readonly log: StepLog;
   /** Where the private directory is made; made itself where it is missing, with mode 0700. */
   readonly directory: string;
   readonly plugins?: readonly Component[];
+  /** Says into the log what the task was given, how long it ran and how it ended: ComponentDebugMode. */
+  readonly debug?: boolean;
   /** For every program that a step starts: ExternalSlotEnvironment. */
   readonly environment?: Readonly<Record<string, string>>;
   readonly clock?: Clock;
-  /** How long a task may take to end after it was told to. */
+  /** How long a task may take to end after `stop` told it to. */
   readonly abortGraceMs?: number;
+  /** The same after its time limit; as long as that where it is not given. */
+  readonly limitGraceMs?: number;
   /** Told each value that a task hides while it runs, for the masks of other logs. */
   readonly onHide?: (value: string) => void;
 }
@@ -47,11 +54,15 @@ export interface StepEnd {
   readonly result: StepResult;
   /** The process in which the step ran must not run another one. */
   readonly terminate: boolean;
+  /** The work still goes on in this process, and only the end of the process ends it. */
+  readonly leftBehind: boolean;
 }
 
 const ABORT_GRACE_MS = 10_000;
 /** What the hub takes as a message. */
 const MESSAGE_CHARACTERS_MAX = 65_536;
+/** A task that wants to be asked again at once would have hub and service do nothing else. */
+const DEFER_MS_MIN = 100;
 /** A result travels with many others in one request and is kept for as long as its process. */
 const OUTPUT_CHARACTERS_MAX = 256 * 1024;
 
@@ -61,7 +72,7 @@ export async function runStep(step: ClaimedStep, options: RunStepOptions): Promi
   const startedAt = clock.now();
   const mask = new Mask();
   mask.hide(...step.hidden.map((name) => step.parameters[name]), ...(step.secrets ?? []));
-  const end = (result: TaskResult | GivenBack): StepEnd => ({
+  const end = ({ result, leftBehind }: TaskEnd): StepEnd => ({
     result: {
       step: step.id,
       claim: step.claim,
@@ -69,24 +80,39 @@ export async function runStep(step: ClaimedStep, options: RunStepOptions): Promi
       startedAt,
       endedAt: Math.max(startedAt, clock.now()),
     },
-    terminate: result.kind === "error" && result.terminate === true,
+    terminate: leftBehind || (result.kind === "error" && result.terminate === true),
+    leftBehind,
   });
-  const abort = new AbortController();
-  const ended = new AbortController();
-  const onOuterAbort = () => abort.abort(options.signal.reason);
-  options.signal.addEventListener("abort", onOuterAbort, { once: true });
-  if (options.signal.aborted) onOuterAbort();
-  let left: TaskResult | GivenBack;
+  const limited = step.timeLimitMs === null ? null : limitTime(step.timeLimitMs, options.stop, clock);
+  const stop = limited?.stop ?? options.stop;
+  let left: TaskEnd;
   try {
-    if (step.timeLimitMs !== null) watchTimeLimit(step.timeLimitMs, clock, abort, ended.signal);
-    left = await runTask(step, options, mask, abort.signal);
+    left = await runTask(step, options, clock, mask, stop);
   } catch (error) {
-    left = abort.signal.aborted ? ofAbort(abort.signal, step) : ofError(error);
+    left = stopped(stop.reason === null ? ofError(error) : ofStop(stop.reason, step));
   } finally {
-    ended.abort();
-    options.signal.removeEventListener("abort", onOuterAbort);
+    limited?.end();
   }
-  return end(left);
+  try {
+    return end(left);
+  } catch {
+    // A plug-in may return objects that throw where they are read.
+    const message = "the task gave a result that cannot be read";
+    return end({ ...left, result: { kind: "error", message, permanent: true } });
+  }
+}
+
+/** An order that is given with another one, and at the time limit. */
+function limitTime(
+  limitMs: number,
+  outer: StopOrder,
+  clock: Clock,
+): { readonly stop: StopOrder; end(): void } {
+  const stop = new StopOrder();
+  const ended = new AbortController();
+  outer.whenGiven((reason) => stop.give(reason));
+  after(limitMs, clock, ended.signal, () => stop.give(timeLimitError(limitMs)));
+  return { stop, end: () => ended.abort() };
 }
 
 interface GivenBack {
@@ -94,24 +120,40 @@ interface GivenBack {
   readonly message: string;
 }
 
+interface TaskEnd {
+  readonly result: TaskResult | GivenBack;
+  readonly leftBehind: boolean;
+}
+
+const stopped = (result: TaskResult | GivenBack): TaskEnd => ({ result, leftBehind: false });
+
 async function runTask(
   step: ClaimedStep,
   options: RunStepOptions,
+  clock: Clock,
   mask: Mask,
-  signal: AbortSignal,
-): Promise<TaskResult | GivenBack> {
-  signal.throwIfAborted();
+  stop: StopOrder,
+): Promise<TaskEnd> {
+  if (stop.reason !== null) return stopped(ofStop(stop.reason, step));
   const task = await findTask(step.component, step.task, options.plugins);
+  if (task.execution !== "either" && task.execution !== step.execution)
+    throw new LockstepError("JOB_EXECUTION_INVALID", `${step.component}.${step.task} cannot run there`, {
+      expected: task.execution,
+      found: step.execution,
+      hint: "Correct `execution` of the step in its template.",
+    });
   mask.hide(...hiddenNames(task.parameters, step.hidden).map((name) => step.parameters[name]));
   const parameters = checkParameters(task.parameters, step.parameters, step);
   const log = maskedLog(options.log, mask);
   const directory = new PrivateDirectory(options.directory, step.id);
-  let isLeft = false;
+  const tellEnd = options.debug === true ? tellRun(step, task, parameters, log, mask, stop, clock) : null;
   try {
     const running = startTask(task, {
       step,
       parameters,
-      signal,
+      get signal() {
+        return stop.signal;
+      },
       log,
       get directory() {
         return directory.path();
@@ -125,25 +167,59 @@ async function runTask(
       },
       mask,
     });
-    const result = await Promise.race([
-      running,
-      afterAbort(signal, options.abortGraceMs ?? ABORT_GRACE_MS, running),
-    ]);
-    isLeft = result === LEFT_BEHIND;
-    if (isLeft) {
+    if (tellEnd !== null) running.then(tellEnd, (error: unknown) => tellEnd(error));
+    const result = await endOrLeave(running, stop, options, clock);
+    if (result === LEFT_BEHIND) {
       log.error("the task did not stop when it was told to; its process ends with it");
-      return { kind: "error", message: `${reasonOf(signal)}, and did not stop`, terminate: true };
+      const why = ofStop(stop.reason, step);
+      return { result: { ...why, message: `${why.message}, and did not stop` }, leftBehind: true };
     }
-    // Whatever a task says after it was told to stop: success counts, because its effect has happened.
-    if (signal.aborted && result !== LEFT_BEHIND && result?.kind !== "success") return ofAbort(signal, step);
-    if (result === LEFT_BEHIND) return ofAbort(signal, step);
     // A plug-in may return anything.
-    return isResult(result) ? result : { kind: "error", message: "the task gave no result", permanent: true };
+    if (!isResult(result))
+      return stopped(
+        stop.reason === null
+          ? { kind: "error", message: "the task gave no result", permanent: true }
+          : ofStop(stop.reason, step),
+      );
+    // Whatever a task says after it was told to stop: success counts, because its effect has happened.
+    const isStopped = stop.reason !== null && result.kind !== "success";
+    return stopped(isStopped ? ofStop(stop.reason, step) : result);
   } finally {
-    await directory
-      .remove()
-      .catch((error: unknown) => log.warn(`the private directory could not be removed: ${String(error)}`));
+    if (directory.isMade)
+      await directory
+        .remove()
+        .catch((error: unknown) => log.warn(`the private directory could not be removed: ${String(error)}`));
   }
+}
+
+const VALUE_CHARACTERS_MAX = 1000;
+
+/** Says how a run of a task begins and when it is told to stop. Returns what says how it ended. */
+function tellRun(
+  { component, task: name, hidden }: ClaimedStep,
+  { parameters: table }: Task,
+  parameters: Readonly<Record<string, unknown>>,
+  log: StepLog,
+  mask: Mask,
+  stop: StopOrder,
+  clock: Clock,
+): (end: unknown) => void {
+  const beganAt = clock.monotonic();
+  const seconds = () => `${((clock.monotonic() - beganAt) / 1000).toFixed(3)} s`;
+  const given = Object.fromEntries(Object.entries(parameters).filter(([, value]) => value !== undefined));
+  const shown = formatParameters(given, hiddenNames(table, hidden), VALUE_CHARACTERS_MAX, (text) =>
+    mask.text(text),
+  );
+  log.info(`${component}.${name} begins: ${shown}`);
+  let isOver = false;
+  stop.whenGiven((reason) => {
+    if (!isOver) log.info(`${component}.${name} is told to stop after ${seconds()}: ${textOfStop(reason)}`);
+  });
+  return (end) => {
+    isOver = true;
+    const how = isResult(end) ? end.kind : `the error ${textOf(() => end)}`;
+    log.info(`${component}.${name} ended after ${seconds()} with ${how}`);
+  };
 }
 
 /** A directory for one run of a step. Most steps never ask for theirs, and making one costs more than many of them. */
@@ -162,6 +238,10 @@ class PrivateDirectory {
     mkdirSync(this.#parent, { recursive: true, mode: 0o700 });
     this.#path = mkdtempSync(join(this.#parent, `step-${this.#step}-`));
     return this.#path;
+  }
+
+  get isMade(): boolean {
+    return this.#path !== null;
   }
 
   async remove(): Promise<void> {
@@ -183,49 +263,64 @@ function isResult(value: unknown): value is TaskResult {
 
 const LEFT_BEHIND = Symbol("left behind");
 
-/** Resolves when the task had its time to stop and did not; never where nothing aborts. */
-function afterAbort(
-  signal: AbortSignal,
-  graceMs: number,
+/** What the task comes to; or that it had its time to stop after it was told to, and did not. */
+function endOrLeave(
   running: Promise<unknown>,
-): Promise<typeof LEFT_BEHIND> {
-  return new Promise((resolve) => {
-    let timer: NodeJS.Timeout | undefined;
-    const begin = () => {
-      timer = setTimeout(() => resolve(LEFT_BEHIND), graceMs);
+  stop: StopOrder,
+  { stop: outer, abortGraceMs = ABORT_GRACE_MS, limitGraceMs = abortGraceMs }: RunStepOptions,
+  clock: Clock,
+): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    let isOver = false;
+    let patience: AbortController | null = null;
+    const losePatience = () => {
+      if (isOver) return;
+      patience?.abort();
+      patience = new AbortController();
+      const graceMs = outer.reason === null ? limitGraceMs : abortGraceMs;
+      after(graceMs, clock, patience.signal, () => resolve(LEFT_BEHIND));
     };
-    const stop = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", begin);
+    const end = () => {
+      isOver = true;
+      patience?.abort();
     };
-    signal.addEventListener("abort", begin, { once: true });
-    if (signal.aborted) begin();
-    running.then(stop, stop);
-  });
-}
-
-function watchTimeLimit(limitMs: number, clock: Clock, abort: AbortController, ended: AbortSignal): void {
-  void clock.sleep(limitMs, ended).then(() => {
-    if (ended.aborted || abort.signal.aborted) return;
-    abort.abort(
-      new LockstepError("JOB_TIME_LIMIT", `the step took longer than its time limit of ${limitMs / 1000} s`, {
-        expected: limitMs,
-      }),
+    running.then(
+      (result) => {
+        end();
+        resolve(result);
+      },
+      (error: unknown) => {
+        end();
+        reject(error);
+      },
     );
+    stop.whenGiven(losePatience);
+    // Also where the lease ends while a time limit is being waited for.
+    if (outer !== stop) outer.whenGiven(losePatience);
   });
 }
 
-/** What the end of an aborted step is. Stopped by the service and safe to repeat: nobody's failure, so it takes no try. */
-function ofAbort(signal: AbortSignal, step: ClaimedStep): TaskResult | GivenBack {
-  const message = reasonOf(signal);
-  if (isLockstepError(signal.reason, "JOB_TIME_LIMIT") || step.onCrash === "freeze")
+/** What the end of a stopped step is. Stopped by the service and safe to repeat: nobody's failure, so it takes no try. */
+function ofStop(
+  reason: LockstepError | null,
+  step: ClaimedStep,
+): (TaskResult & { kind: "error" }) | GivenBack {
+  const message = textOfStop(reason);
+  if (isLockstepError(reason, "JOB_TIME_LIMIT") || step.onCrash === "freeze")
     return { kind: "error", message };
   return { kind: "given-back", message };
 }
 
-function reasonOf(signal: AbortSignal): string {
-  const { reason } = signal;
-  return isLockstepError(reason) ? `${reason.code}: ${reason.message}` : String(reason);
+const textOfStop = (reason: LockstepError | null) =>
+  reason === null ? "it was stopped" : `${reason.code}: ${reason.message}`;
+
+/** What was thrown, in words. A plug-in may throw anything, also what throws itself where it is read. */
+function textOf(read: () => unknown): string {
+  try {
+    return String(read());
+  } catch {
+    return "something was thrown that cannot be read";
+  }
 }
 
 const CAUSES_MAX = 4;
@@ -233,7 +328,7 @@ const CAUSES_MAX = 4;
 function ofError(error: unknown): TaskResult {
   const texts: string[] = [];
   for (let each = error; each !== undefined && texts.length < CAUSES_MAX; ) {
-    const text = each instanceof Error ? each.message : String(each);
+    const text = textOf(() => (each instanceof Error ? each.message : each));
     if (!texts.some((before) => before.includes(text))) texts.push(text);
     each = each instanceof Error ? each.cause : undefined;
   }
@@ -261,7 +356,7 @@ function describe(
   const message = result.message === undefined ? {} : { message: cut(mask.text(String(result.message))) };
   if (result.kind === "given-back") return { outcome: "given-back", ...message };
   if (result.kind === "deferred")
-    return { outcome: "deferred", deferMs: Math.max(0, Math.ceil(result.afterMs)), ...message };
+    return { outcome: "deferred", deferMs: Math.max(DEFER_MS_MIN, Math.ceil(result.afterMs)), ...message };
   const permanent = result.kind === "error" && result.permanent === true ? { permanent: true } : {};
   if (result.output === undefined) return { outcome: result.kind, ...message, ...permanent };
   const output = readOutput(result.output);

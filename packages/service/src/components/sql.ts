@@ -1,3 +1,4 @@
+import { counted } from "@lockstep/core";
 import { LockstepError } from "@lockstep/protocol/wire";
 import pg from "pg";
 import { isTemporary, readConnectionUrl, secretsOf, withConnection } from "./sql-connection.ts";
@@ -157,7 +158,7 @@ async function transact(
     if (expectedRows !== undefined && output.rowCount !== expectedRows) {
       await client.query("rollback");
       return permanentError(
-        `${output.rowCount} rows were affected, expected ${expectedRows}; everything was rolled back`,
+        `${counted(output.rowCount ?? 0, "row was", "rows were")} affected, expected ${expectedRows}; everything was rolled back`,
       );
     }
     if (idempotencyTable !== undefined)
@@ -169,7 +170,7 @@ async function transact(
     await client.query("commit");
     return {
       kind: "success",
-      message: output.rowCount === 1 ? "1 row" : `${output.rowCount} rows`,
+      message: counted(output.rowCount ?? 0, "row"),
       output: { ...output },
     };
   } catch (error) {

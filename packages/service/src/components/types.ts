@@ -1,4 +1,4 @@
-import type { ClaimedStep, ProcessDetail } from "@lockstep/protocol/wire";
+import type { ClaimedStep, ProcessDetail, ProcessSummary } from "@lockstep/protocol/wire";
 import type { StepLog } from "../log/types.ts";
 
 export type { StepLog };
@@ -107,6 +107,8 @@ export interface ServiceIdentity {
 export interface StepHub {
   /** A process with its steps; null: the hub knows none. */
   process(id: number, signal: AbortSignal): Promise<ProcessDetail | null>;
+  /** The same without its steps, which may be ten thousand. */
+  summary(id: number, signal: AbortSignal): Promise<ProcessSummary | null>;
   /** Whether this service itself has the step in hand or keeps a result of it. */
   holdsStep(id: number): boolean;
 }

@@ -1,6 +1,5 @@
-import type { ProcessDetail, StepRun } from "@lockstep/protocol/wire";
 import { defineTask, permanentError } from "./task.ts";
-import type { Component, TaskContext } from "./types.ts";
+import type { Component } from "./types.ts";
 
 /**
  * Steps that wait hold no slot: they end as `deferred`, and the hub hands them out again at the time they name. So a
@@ -22,11 +21,10 @@ const delay = defineTask({
       description: "How long, in seconds.",
     },
   },
-  run: async (context) => {
-    const { seconds } = context.parameters;
-    const own = findOwn(await askHub(context, context.step.process.id), context);
-    if (own === null) return permanentError("the hub does not know this step any more");
-    const leftMs = seconds * 1000 - waitedMs(own.runs, context.step.claim);
+  run: async ({ parameters: { seconds }, step: { waitedMs } }) => {
+    if (waitedMs === undefined)
+      return permanentError("the hub does not say since when the step waits; it is of another version");
+    const leftMs = seconds * 1000 - waitedMs;
     return leftMs <= 0
       ? { kind: "success", message: `waited for ${seconds} s` }
       : { kind: "deferred", afterMs: leftMs, message: `waits for ${seconds} s` };
@@ -75,9 +73,10 @@ const forProcess = defineTask({
   run: async (context) => {
     const { process: id, expect, pollSeconds } = context.parameters;
     if (id === context.step.process.id) return permanentError("a process that waits for itself never ends");
-    const detail = await askHub(context, id);
-    if (detail === null) return permanentError(`the hub knows no process ${id}`);
-    const { state, name } = detail.process;
+    if (context.hub === null) throw new TypeError("this task runs inside the service only");
+    const summary = await context.hub.summary(id, context.signal);
+    if (summary === null) return permanentError(`the hub knows no process ${id}`);
+    const { state, name } = summary;
     if (state === "running" || state === "stuck")
       return {
         kind: "deferred",
@@ -95,33 +94,6 @@ export const component: Component = {
   name: "Wait",
   tasks: { Delay: delay, Until: until, Process: forProcess },
 };
-
-function askHub(context: Pick<TaskContext, "hub" | "signal">, id: number): Promise<ProcessDetail | null> {
-  if (context.hub === null) throw new TypeError("this task runs inside the service only");
-  return context.hub.process(id, context.signal);
-}
-
-function findOwn(detail: ProcessDetail | null, { step }: Pick<TaskContext, "step">) {
-  return detail?.steps.find(({ id }) => id === step.id) ?? null;
-}
-
-/**
- * How long a step has been waiting: from the first of its runs in a row that ended without a decision up to the run of
- * `claim`. Both times are the hub's, so clocks of machines do not matter; a run that ended with success or error
- * belongs to an earlier life of the step.
- */
-export function waitedMs(runs: readonly StepRun[], claim: number): number {
-  const inOrder = [...runs].sort((a, b) => a.claim - b.claim);
-  const at = inOrder.findIndex((run) => run.claim === claim);
-  const own = inOrder[at];
-  if (own === undefined) return 0;
-  let first = own;
-  for (const run of inOrder.slice(0, at).reverse()) {
-    if (run.outcome === "success" || run.outcome === "error") break;
-    first = run;
-  }
-  return own.claimedAt - first.claimedAt;
-}
 
 /** A moment in milliseconds, or null. A time without a zone would mean another moment on each machine. */
 function parseTime(text: string): number | null {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -174,4 +175,18 @@ test("no value of any parameter throws, and each wrong one is told at its own ke
         if (fault.line === 2) assert.ok(fault.key.includes(key) || fault.key === "", fault.key);
     }),
   );
+});
+
+test("a pipe instead of a file is refused at once: nobody might ever write into it", {
+  skip: process.platform === "win32",
+}, async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "lockstep-config-"));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  const pipe = join(directory, "JobService.toml");
+  execFileSync("mkfifo", [pipe]);
+  await assert.rejects(loadServiceConfig(pipe, {}), {
+    code: "SERVICE_CONFIG_UNREADABLE",
+    found: /no regular file/,
+  });
+  await assert.rejects(loadServiceConfig(directory, {}), { code: "SERVICE_CONFIG_UNREADABLE" });
 });

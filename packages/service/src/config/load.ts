@@ -1,9 +1,10 @@
-import { readFile } from "node:fs/promises";
+import { constants } from "node:fs";
+import { open } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import type { KeyPath } from "@lockstep/core";
 import { hostName } from "@lockstep/platform";
 import { readToml } from "@lockstep/protocol/toml-lines";
-import { LockstepError } from "@lockstep/protocol/wire";
+import { LockstepError, readClusterOrigin } from "@lockstep/protocol/wire";
 import { buildConfig } from "./build.ts";
 import { checkAcross } from "./checks.ts";
 import type { ConfigValues } from "./parameters.ts";
@@ -60,7 +61,8 @@ export interface LoadedValues extends LoadedConfig {
 export async function readConfigFile(file: string, environment: Environment): Promise<LoadedValues> {
   const { values, faults, place } = parseServiceConfig(await readText(file));
   if (values === null) return { config: null, values, faults };
-  const config = buildConfig(file, values, hostName());
+  // Inside a virtual server the host name is the virtual one; the machine is the node.
+  const config = buildConfig(file, values, readClusterOrigin(environment)?.node ?? hostName());
   const all = [...faults, ...place(await findSurroundingFaults(config, values, environment))].sort(
     (a, b) => a.line - b.line || a.column - b.column,
   );
@@ -75,6 +77,24 @@ export async function requireServiceConfig(path: string, environment: Environmen
   const { config, faults } = await loadServiceConfig(path, environment);
   if (config === null) throw configInvalid(path, faults);
   return config;
+}
+
+/**
+ * The configuration for those who only look at the service that runs, which goes on when the file was spoilt under it:
+ * `faulty` tells whether it was. Throws SERVICE_CONFIG_INVALID where the file is not even TOML or where a fault is in one
+ * of `needed`, such as `FileLogWriter.OutPutFile`; SERVICE_CONFIG_UNREADABLE.
+ */
+export async function findServiceConfig(
+  path: string,
+  environment: Environment,
+  needed: readonly string[],
+): Promise<{ readonly config: ServiceConfig; readonly faulty: boolean }> {
+  const file = resolve(path);
+  const { config, values, faults } = await readConfigFile(file, environment);
+  if (config !== null) return { config, faulty: false };
+  if (values === null || faults.some(({ severity, key }) => severity === "error" && needed.includes(key)))
+    throw configInvalid(path, faults);
+  return { config: buildConfig(file, values, hostName()), faulty: true };
 }
 
 /** The faults that are errors as one error. */
@@ -99,9 +119,7 @@ export function formatProblem(fault: ConfigFault): string {
 
 async function readText(file: string): Promise<string> {
   try {
-    const bytes = await readFile(file);
-    if (bytes.length > BYTES_MAX)
-      throw new Error(`it has ${bytes.length} bytes, at most ${BYTES_MAX} make sense`);
+    const bytes = await readRegular(file);
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (cause) {
     const found = cause instanceof Error && "code" in cause ? String(cause.code) : String(cause);
@@ -111,6 +129,20 @@ async function readText(file: string): Promise<string> {
       cause,
       hint: "Name the file by --config; lockstep service config show prints one with every parameter.",
     });
+  }
+}
+
+/** A pipe or a device might never say anything, or never stop; opening a pipe would already wait for its other end. */
+async function readRegular(file: string): Promise<Buffer> {
+  const handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const found = await handle.stat();
+    if (!found.isFile()) throw new Error("it is no regular file");
+    if (found.size > BYTES_MAX)
+      throw new Error(`it has ${found.size} bytes, at most ${BYTES_MAX} make sense`);
+    return await handle.readFile();
+  } finally {
+    await handle.close();
   }
 }
 

@@ -165,7 +165,7 @@ export const TABLES = {
       Machine: {
         type: "text",
         default: null,
-        defaultText: "the host name",
+        defaultText: "the node, in a cluster; else the host name",
         effect: "restart",
         min: 1,
         max: 255,
@@ -176,10 +176,11 @@ export const TABLES = {
         type: "integer",
         default: 60,
         unit: "s",
-        effect: "at once",
+        effect: "restart",
         min: 0,
         max: 86_400,
-        description: "How long running steps may go on once the service was told to stop.",
+        description:
+          "How long running steps may go on once the service was told to stop. A longer time needs `service install` again, because the service manager waits by it.",
       },
       StateDirectory: {
         type: "path",
@@ -205,7 +206,8 @@ export const TABLES = {
         type: "boolean",
         default: false,
         effect: "at once",
-        description: "Components say more about what they do.",
+        description:
+          "The log of each step says what its component was given, how long it ran and how it ended. Hidden parameters stay hidden.",
       },
     },
   },

@@ -53,7 +53,7 @@ export interface ServiceSettings {
   readonly plugins: readonly string[];
   /** Parameters and results of every step into the log. */
   readonly debugMode: boolean;
-  /** Components say more into the log. */
+  /** What components were given and how long they ran into the logs of steps. */
   readonly componentDebugMode: boolean;
 }
 

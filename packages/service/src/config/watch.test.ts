@@ -58,13 +58,18 @@ async function watchText(initial: string) {
 test("what counts at once is taken over, what needs a restart waits and is named", async () => {
   await using world = await watchText(text("InternalSlots = 3"));
   const word = await world.write(
-    `${text("InternalSlots = 7", "Info")}[HTTPStatus]\nPort = 5\n[[JobServiceDestination]]\nQueue = "B"\n`,
+    `${text("InternalSlots = 7", "Info")}[HTTPStatus]\nPort = 5\n[Service]\nDrainSeconds = 999\n[[JobServiceDestination]]\nQueue = "B"\n`,
   );
   assert.equal(word?.config?.destinations.length, 1);
   assert.equal(word?.config?.destinations[0]?.internalSlots, 7);
   assert.equal(word?.config?.log.severity, "Info");
   assert.equal(word?.config?.status.port, 1880);
-  assert.deepEqual(word?.waiting, ["JobServiceDestination B (new)", "HTTPStatus.Port"]);
+  assert.equal(word?.config?.service.drainMs, 60_000);
+  assert.deepEqual(word?.waiting, [
+    "JobServiceDestination B (new)",
+    "Service.DrainSeconds",
+    "HTTPStatus.Port",
+  ]);
   assert.equal(world.watch.config(), word?.config);
   assert.deepEqual((await world.write(text("InternalSlots = 3")))?.waiting, []);
 });

@@ -1,6 +1,6 @@
-import type { HubClient } from "@lockstep/client";
+import { type HubClient, invalidAnswer } from "@lockstep/client";
 import type { ServiceRequest } from "@lockstep/core";
-import { type Exchange, type ExchangeAnswer, LockstepError } from "@lockstep/protocol/wire";
+import type { Exchange, ExchangeAnswer } from "@lockstep/protocol/wire";
 
 /** Who asks: what an exchange says beside what the queue decides. */
 export type ExchangeIdentity = Pick<
@@ -37,12 +37,14 @@ export async function exchange(
   );
   const text = body.toString("utf8");
   const fault = (problem: string, cause?: unknown) =>
-    new LockstepError("HUB_ANSWER_INVALID", `${hub.url} gave an unusable answer to ${PATH}: ${problem}`, {
-      expected: "an answer of a hub of this version",
-      found: text.slice(0, 40),
-      hint: "Check that the address is that of a hub of this version and that no proxy between alters answers.",
+    invalidAnswer(
+      hub.connection.url.origin,
+      PATH,
+      problem,
+      "an answer of a hub of this version",
+      text.slice(0, 40),
       cause,
-    });
+    );
   let answer: unknown;
   try {
     answer = JSON.parse(text);
@@ -76,6 +78,7 @@ function isStep(value: unknown): boolean {
     isCount(value.claim) &&
     isCount(value.priority) &&
     isCount(value.attempt) &&
+    typeof value.name === "string" &&
     typeof value.component === "string" &&
     typeof value.task === "string" &&
     typeof value.idempotencyKey === "string" &&
@@ -83,12 +86,17 @@ function isStep(value: unknown): boolean {
     (value.onCrash === "rerun" || value.onCrash === "freeze") &&
     (value.timeLimitMs === null || isCount(value.timeLimitMs)) &&
     isRecord(value.process) &&
+    isCount(value.process.id) &&
+    typeof value.process.name === "string" &&
     isRecord(value.parameters) &&
-    isListOf(value.hidden, (each) => typeof each === "string")
+    isListOf(value.hidden, isText) &&
+    (value.secrets === undefined || isListOf(value.secrets, isText)) &&
+    (value.waitedMs === undefined || isCount(value.waitedMs))
   );
 }
 
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 0;
+const isText = (value: unknown) => typeof value === "string";
 const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 const isListOf = (value: unknown, accepts: (each: unknown) => boolean) =>

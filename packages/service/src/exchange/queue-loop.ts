@@ -1,4 +1,6 @@
 import {
+  type Held,
+  heldClaims,
   nextServiceWake,
   type ServiceAnswer,
   type ServiceEffect,
@@ -58,12 +60,16 @@ const WATCH_MS = 1000;
 
 export class QueueLoop {
   readonly #options: QueueLoopOptions;
-  readonly #steps = new Map<number, ClaimedStep>();
+  readonly #steps = new Map<number, { readonly step: ClaimedStep; readonly arrivedAt: number }>();
   readonly #requests = new Map<number, AbortController>();
   readonly #events: ServiceEvent[] = [];
   readonly #deadlines = new Map<number, number>();
   #state: ServiceQueue;
   #timer: NodeJS.Timeout | undefined;
+  /** By the clock of leases. */
+  #timerAt = 0;
+  /** When the newest event was taken. */
+  #now = 0;
   #isTaking = false;
   #closed = false;
   #lastRefusal: LockstepError | null = null;
@@ -80,7 +86,12 @@ export class QueueLoop {
 
   /** A step that is in hand. */
   step(claim: number): ClaimedStep | undefined {
-    return this.#steps.get(claim);
+    return this.#steps.get(claim)?.step;
+  }
+
+  /** When a step that is in hand came, by the clock of leases. */
+  arrivedAt(claim: number): number | undefined {
+    return this.#steps.get(claim)?.arrivedAt;
   }
 
   holdsStep(id: number): boolean {
@@ -119,23 +130,25 @@ export class QueueLoop {
   }
 
   #step(event: ServiceEvent): void {
-    const { state, effects } = stepServiceQueue(
-      this.#state,
-      event,
-      this.#options.now(),
-      this.#options.limits(),
-    );
+    this.#now = this.#options.now();
+    const { state, effects } = stepServiceQueue(this.#state, event, this.#now, this.#options.limits());
     this.#state = state;
-    // Before anything begins: whoever begins must know until when.
-    for (const held of state.held.values()) {
-      if (held.stage !== "running") continue;
-      const deadline = workerDeadline(state, held);
-      if (this.#deadlines.get(held.claim) === deadline) continue;
-      this.#deadlines.set(held.claim, deadline);
-      this.#options.shell.extend(held.claim, deadline);
-    }
+    // Before anything begins: whoever begins must know until when. The end of a step changes no other one's lease.
+    if (event.kind === "ended") {
+      for (const effect of effects)
+        if (effect.kind === "begin") this.#extend(this.#state.held.get(effect.claim));
+    } else for (const held of heldClaims(state).in("running").values()) this.#extend(held);
     for (const effect of effects) this.#carryOut(effect);
-    this.#clean();
+    // A step that ends stays in hand until its result was heard.
+    if (event.kind !== "ended") this.#clean();
+  }
+
+  #extend(held: Held | undefined): void {
+    if (held === undefined) return;
+    const deadline = workerDeadline(this.#state, held);
+    if (this.#deadlines.get(held.claim) === deadline) return;
+    this.#deadlines.set(held.claim, deadline);
+    this.#options.shell.extend(held.claim, deadline);
   }
 
   #clean(): void {
@@ -147,12 +160,22 @@ export class QueueLoop {
   }
 
   #wait(): void {
-    clearTimeout(this.#timer);
     const wake = nextServiceWake(this.#state, this.#options.limits());
     if (wake === null) return;
-    const ms = Math.max(0, Math.ceil(wake - this.#options.now()));
+    const now = this.#now;
     const works = this.#deadlines.size > 0;
-    this.#timer = setTimeout(() => this.take({ kind: "tick" }), works ? Math.min(ms, WATCH_MS) : ms);
+    const at = works ? Math.min(wake, now + WATCH_MS) : wake;
+    // One that comes earlier than it need looks for the next time by itself; setting it anew takes longer than that.
+    if (this.#timer !== undefined && this.#timerAt <= at) return;
+    clearTimeout(this.#timer);
+    this.#timerAt = at;
+    this.#timer = setTimeout(
+      () => {
+        this.#timer = undefined;
+        this.take({ kind: "tick" });
+      },
+      Math.max(0, Math.ceil(at - now)),
+    );
   }
 
   #carryOut(effect: ServiceEffect): void {
@@ -170,12 +193,12 @@ export class QueueLoop {
         );
         return;
       case "begin": {
-        const step = this.#steps.get(effect.claim);
+        const step = this.step(effect.claim);
         if (step !== undefined) shell.begin(step);
         return;
       }
       case "update": {
-        const step = this.#steps.get(effect.claim);
+        const step = this.step(effect.claim);
         if (step !== undefined) shell.update(step);
         return;
       }
@@ -183,7 +206,7 @@ export class QueueLoop {
         shell.stop(effect.claim, effect.reason);
         return;
       case "dropped":
-        shell.dropped(this.#steps.get(effect.claim) ?? null, effect.claim, effect.reason);
+        shell.dropped(this.step(effect.claim) ?? null, effect.claim, effect.reason);
         return;
       case "journal":
         void this.#write(effect.results);
@@ -234,7 +257,8 @@ export class QueueLoop {
 
   #takeAnswer(sequence: number, answer: ExchangeAnswer): void {
     const isOpen = this.#state.open.some((each) => each.sequence === sequence);
-    if (isOpen) for (const step of answer.steps) this.#steps.set(step.claim, step);
+    const arrivedAt = this.#options.now();
+    if (isOpen) for (const step of answer.steps) this.#steps.set(step.claim, { step, arrivedAt });
     this.take({ kind: "answer", sequence, answer: answer satisfies ServiceAnswer });
     if (!isOpen) return;
     this.#options.shell.answered(answer);

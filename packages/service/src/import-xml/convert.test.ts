@@ -144,6 +144,23 @@ test("declarations, bombs, broken and oversized files are refused", async () => 
   assert.equal((await readXml("<a>&b;&amp;lt;</a>", "x")).text, "&b;&lt;");
 });
 
+test("names that every object of JavaScript has are parameters without a counterpart", async () => {
+  const xml = `<configuration><JobServiceDestination>
+    <Queue>a</Queue><value name="__proto__">1</value><value name="constructor">2</value>
+  </JobServiceDestination></configuration>`;
+  const { left, taken } = await importConfig(xml, { fileName: "x", hub: null });
+  assert.deepEqual(
+    left.map(({ from }) => from.split("/").at(-1)),
+    ["__proto__", "constructor"],
+  );
+  assert.equal(taken.length, 1);
+});
+
+test("what could not be read is not repeated at length", async () => {
+  for (const xml of ["<".repeat(100_000), "<a>".repeat(100_000)])
+    await assert.rejects(readXml(xml, "x"), ({ found }: { found: string }) => found.length < 250);
+});
+
 test("whatever values an old file has, what comes out is TOML", async () => {
   const value = fc
     .string({ unit: "grapheme", maxLength: 40 })

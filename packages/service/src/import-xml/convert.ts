@@ -111,7 +111,7 @@ class Conversion {
     const table: Record<string, unknown> = {};
     for (const [name, value] of module.values) {
       const from = `${module.path}/${name}`;
-      const target = targets[name];
+      const target = Object.hasOwn(targets, name) ? targets[name] : undefined;
       if (SECRET.test(name)) this.#secret(module, from, value);
       else if (NAMING.includes(name)) continue;
       else if (target === undefined) this.#left.push({ from, why: this.#whyLeft(module, name) });
@@ -155,8 +155,8 @@ class Conversion {
     if (module.kind !== "authentication") {
       const put =
         module.kind === "provider" || module.kind === "connection"
-          ? "not needed: the service shows the hub's token, from the file that [JobProvider] TokenFile names"
-          : "not needed by any parameter of ours";
+          ? "nowhere: the service shows the hub's token, from the file that [JobProvider] TokenFile names"
+          : "nowhere: no parameter of ours needs it";
       this.#secrets.push({ from, put });
       return;
     }

@@ -10,6 +10,7 @@ export interface XmlElement {
 
 const BYTES_MAX = 1024 * 1024;
 const DEPTH_MAX = 40;
+const FOUND_CHARACTERS_MAX = 200;
 
 /**
  * Reads an XML text into elements. No document type is accepted at all: what is not declared cannot be expanded, so a
@@ -57,7 +58,8 @@ export async function readXml(text: string, fileName: string): Promise<XmlElemen
 function refused(fileName: string, expected: string, found: string): LockstepError {
   return new LockstepError("SERVICE_IMPORT_REFUSED", `${fileName} cannot be imported`, {
     expected,
-    found,
+    // The parser repeats what it stumbled over, however long that is.
+    found: found.length > FOUND_CHARACTERS_MAX ? `${found.slice(0, FOUND_CHARACTERS_MAX)}…` : found,
     hint: "Give the Jobservice.cfg that the original service reads.",
   });
 }

@@ -2,8 +2,18 @@ import { execFile } from "node:child_process";
 import { chmod, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { systemErrorCode } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import { formatUnit, type ServiceProgram, UNIT_MARK } from "./systemd-unit.ts";
+
+/** A unit as it is to stand there. */
+export interface Unit {
+  /** Without `.service`. */
+  readonly name: string;
+  readonly text: string;
+  /** The line of the text by which we know that a unit is one of ours. */
+  readonly mark: string;
+}
 
 export interface RegistrationOptions {
   /** Where units are. */
@@ -20,22 +30,23 @@ export const SYSTEM_UNITS: RegistrationOptions = {
   systemctl: "systemctl",
 };
 
+/** Registers a job service, as `registerUnit` does. */
+export const registerService = (program: ServiceProgram, options: RegistrationOptions): Promise<string> =>
+  registerUnit({ name: program.name, text: formatUnit(program), mark: UNIT_MARK }, options);
+
 /**
- * Registers the service with systemd: writes the unit, enables it, starts it where asked. Again with other values it
- * writes the unit anew. Returns the unit's path.
+ * Registers a unit with systemd: writes it, enables it, starts it where asked. Again with other values it writes the unit
+ * anew. Returns the unit's path.
  *
  * Throws SERVICE_INSTALL_FAILED; a unit that we did not write is left alone.
  */
-export async function registerService(
-  program: ServiceProgram,
-  options: RegistrationOptions,
-): Promise<string> {
-  const path = unitPath(program.name, options);
+export async function registerUnit(unit: Unit, options: RegistrationOptions): Promise<string> {
+  const path = unitPath(unit.name, options);
   const present = await readUnit(path);
-  if (present !== null && !present.includes(UNIT_MARK)) throw foreign(path);
+  if (present !== null && !present.includes(unit.mark)) throw foreign(path, unit.mark);
   const temporary = `${path}.${process.pid}.new`;
   try {
-    await writeFile(temporary, formatUnit(program), { flag: "w" });
+    await writeFile(temporary, unit.text, { flag: "w" });
     await chmod(temporary, 0o644);
     await rename(temporary, path);
   } catch (cause) {
@@ -43,13 +54,17 @@ export async function registerService(
     throw failed(`the unit ${path} cannot be written`, cause);
   }
   await systemctl(options, "daemon-reload");
-  await systemctl(options, "enable", `${program.name}.service`);
-  if (options.now) await systemctl(options, "restart", `${program.name}.service`);
+  await systemctl(options, "enable", `${unit.name}.service`);
+  if (options.now) await systemctl(options, "restart", `${unit.name}.service`);
   return path;
 }
 
-/** Stops and unregisters the service. Throws SERVICE_INSTALL_FAILED. */
-export async function unregisterService(name: string, options: RegistrationOptions): Promise<string> {
+/** Stops and unregisters a service whose unit has this mark. Throws SERVICE_INSTALL_FAILED. */
+export async function unregisterService(
+  name: string,
+  options: RegistrationOptions,
+  mark: string = UNIT_MARK,
+): Promise<string> {
   const path = unitPath(name, options);
   const present = await readUnit(path);
   if (present === null)
@@ -58,7 +73,7 @@ export async function unregisterService(name: string, options: RegistrationOptio
       found: "nothing",
       hint: "systemctl list-unit-files 'lockstep*' shows which there are; name it by --name.",
     });
-  if (!present.includes(UNIT_MARK)) throw foreign(path);
+  if (!present.includes(mark)) throw foreign(path, mark);
   await systemctl(options, ...(options.now ? ["disable", "--now"] : ["disable"]), `${name}.service`);
   try {
     await rm(path);
@@ -82,7 +97,7 @@ async function readUnit(path: string): Promise<string | null> {
   try {
     return await readFile(path, "utf8");
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return null;
+    if (systemErrorCode(error) === "ENOENT") return null;
     throw failed(`the unit ${path} cannot be read`, error);
   }
 }
@@ -100,13 +115,13 @@ function failed(message: string, cause: unknown): LockstepError {
   return new LockstepError("SERVICE_INSTALL_FAILED", message, {
     cause,
     ...(told ? { found: told } : {}),
-    hint: "Run it as root; lockstep service install --print shows the unit, to be put in place by hand.",
+    hint: "Run it as root; with --print the unit is shown, to be put in place by hand.",
   });
 }
 
-function foreign(path: string): LockstepError {
+function foreign(path: string, mark: string): LockstepError {
   return new LockstepError("SERVICE_INSTALL_FAILED", `${path} is not one that lockstep wrote`, {
-    expected: UNIT_MARK,
+    expected: mark,
     hint: "Choose another name by --name, or remove that unit yourself.",
   });
 }

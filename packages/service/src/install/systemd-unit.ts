@@ -34,6 +34,7 @@ const HOMES = ["/home", "/root", "/run/user"];
  */
 export function formatUnit(program: ServiceProgram): string {
   const { command, configFile, directory, writable, user, drainMs, queues } = program;
+  refuseAccount(user);
   const start = [...command, "service", "run", "--config", configFile].map(quote).join(" ");
   const visible = [...new Set(command.filter((word) => word.startsWith("/")).map((path) => dirname(path)))];
   const lines = [
@@ -122,7 +123,7 @@ function protectHome(writable: readonly string[], readable: readonly string[]): 
 const escapePercent = (text: string) => text.replaceAll("%", "%%").replaceAll(/\p{Cc}/gu, " ");
 
 /** A word of ExecStart: as it is, or in quotes; `%` and `$` mean something there otherwise. */
-function quote(word: string): string {
+export function quote(word: string): string {
   refuseControl(word);
   const escaped = word.replaceAll("%", "%%").replaceAll("$", () => "$$");
   return /^[A-Za-z0-9_./:@%+=,-]+$/.test(word) ? escaped : `"${escaped.replaceAll(/["\\]/g, "\\$&")}"`;
@@ -139,6 +140,15 @@ function quotePath(path: string, prefix = ""): string {
   refuseControl(path);
   const escaped = prefix + path.replaceAll("%", "%%");
   return /\s|["'\\]/.test(path) ? `"${escaped.replaceAll(/["\\]/g, "\\$&")}"` : escaped;
+}
+
+/** What systemd takes in User=, a little narrower: a name, or a number. Anything else it would only refuse when it starts. */
+function refuseAccount(user: string): void {
+  if (/^(?:[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?|\d{1,10})$/.test(user)) return;
+  throw new LockstepError("USAGE", "--user takes the name or the number of an account", {
+    expected: "letters, digits, and _ . -",
+    found: JSON.stringify(user),
+  });
 }
 
 function refuseControl(text: string): void {

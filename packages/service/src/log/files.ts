@@ -1,4 +1,6 @@
-import { link, open, rename, stat, unlink } from "node:fs/promises";
+import { writeSync } from "node:fs";
+import { copyFile, type FileHandle, link, open, readdir, rename, stat, unlink } from "node:fs/promises";
+import { systemErrorCode } from "@lockstep/platform";
 
 /** What the log needs of a file system; a parameter, so that a test can crash it, fill it and break it. */
 export interface LogFiles {
@@ -9,6 +11,12 @@ export interface LogFiles {
   link(from: string, to: string): Promise<void>;
   rename(from: string, to: string): Promise<void>;
   unlink(path: string): Promise<void>;
+  /** Names in a directory. */
+  list(directory: string): Promise<readonly string[]>;
+  /** Makes an empty file; one that is there stays as it is. */
+  create(path: string): Promise<void>;
+  /** What is at `to` is overwritten. On the disk when it resolves. */
+  copy(from: string, to: string): Promise<void>;
 }
 
 export interface LogHandle {
@@ -18,6 +26,12 @@ export interface LogHandle {
   readonly torn: boolean;
   /** Returns how many bytes were written; may be fewer than given. */
   write(bytes: Uint8Array): Promise<number>;
+  /** Writes at once, for the end of the process. Throws what the system throws. */
+  writeNow(bytes: Uint8Array): void;
+  /** How many names the file has; 0: it was deleted, or another took its place. */
+  links(): Promise<number>;
+  /** What is at `path` is overwritten. On the disk when it resolves. */
+  copyTo(path: string): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -38,6 +52,11 @@ export const realLogFiles: LogFiles = {
         sizeBytes: Number(size),
         torn: size > 0n && last[0] !== LINE_END,
         write: async (bytes) => (await handle.write(bytes)).bytesWritten,
+        writeNow: (bytes) => {
+          for (let done = 0; done < bytes.length; ) done += writeSync(handle.fd, bytes, done);
+        },
+        links: async () => (await handle.stat()).nlink,
+        copyTo: (path) => copyOpen(handle, path),
         close: () => handle.close(),
       };
     } catch (error) {
@@ -50,11 +69,38 @@ export const realLogFiles: LogFiles = {
       const { dev, ino } = await stat(path, { bigint: true });
       return `${dev}:${ino}`;
     } catch (error) {
-      if (error instanceof Error && "code" in error && error.code === "ENOENT") return null;
+      if (systemErrorCode(error) === "ENOENT") return null;
       throw error;
     }
   },
   link,
   rename,
   unlink,
+  list: (directory) => readdir(directory),
+  create: async (path) => {
+    await (await open(path, "a", MODE)).close();
+  },
+  copy: async (from, to) => {
+    await copyFile(from, to);
+    const copied = await open(to, "r+");
+    await copied.sync().finally(() => copied.close());
+  },
 };
+
+const COPY_BYTES = 256 * 1024;
+
+async function copyOpen(from: FileHandle, path: string): Promise<void> {
+  const to = await open(path, "w", MODE);
+  try {
+    const chunk = Buffer.alloc(COPY_BYTES);
+    for (let at = 0; ; ) {
+      const { bytesRead } = await from.read(chunk, 0, chunk.length, at);
+      if (bytesRead === 0) break;
+      await to.writeFile(chunk.subarray(0, bytesRead));
+      at += bytesRead;
+    }
+    await to.sync();
+  } finally {
+    await to.close();
+  }
+}

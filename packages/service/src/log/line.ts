@@ -4,6 +4,11 @@ import type { LogFields, LogRecord } from "./types.ts";
 
 export const SEVERITIES: readonly LogSeverity[] = ["Info", "Warning", "Serious"];
 
+/** The severity that somebody means, whatever the case of the letters; null: none. */
+export function findSeverity(text: string): LogSeverity | null {
+  return SEVERITIES.find((each) => each.toLowerCase() === text.toLowerCase()) ?? null;
+}
+
 /** More than this of one record is cut: a log is read by people. */
 const TEXT_LENGTH_MAX = 32_768;
 
@@ -43,17 +48,32 @@ export function cut(text: string, lengthMax: number): string {
   return `${kept}… (${text.length - kept.length} more characters)`;
 }
 
-/** The line of a record in the file: time, severity in a column of its own, text. */
-export function formatLine(record: Pick<LogRecord, "timeMs" | "severity" | "text">): string {
-  return `${new Date(record.timeMs).toISOString()} ${record.severity.padEnd(7)} ${record.text}\n`;
+/** The line of a record in the file: time, in a cluster node, term and count, severity in a column of its own, text. */
+export function formatLine({ timeMs, origin, severity, text }: Omit<LogRecord, "number">): string {
+  const place = origin === undefined ? "" : `${origin.node}/${origin.term}.${origin.count} `;
+  return `${timeText(timeMs)} ${place}${severity.padEnd(7)} ${text}\n`;
+}
+
+let lastTime = { ms: 0, text: "" };
+
+/** Many lines are of the same millisecond, and its text takes longer to make than the rest of them. */
+function timeText(ms: number): string {
+  if (lastTime.ms !== ms || lastTime.text === "") lastTime = { ms, text: new Date(ms).toISOString() };
+  return lastTime.text;
 }
 
 /** Reads a line of the file, with or without its line end. Null when it is none of ours. */
-export function parseLine(line: string): Pick<LogRecord, "timeMs" | "severity" | "text"> | null {
-  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (Info|Warning|Serious) +(.*)$/.exec(
-    line.trimEnd(),
-  );
-  const severity = SEVERITIES.find((each) => each === match?.[2]);
-  const timeMs = Date.parse(match?.[1] ?? "");
-  return severity === undefined || Number.isNaN(timeMs) ? null : { timeMs, severity, text: match?.[3] ?? "" };
+export function parseLine(line: string): Omit<LogRecord, "number"> | null {
+  const match = LINE.exec(line.trimEnd());
+  const [, time = "", node, term, count, word, text = ""] = match ?? [];
+  const severity = SEVERITIES.find((each) => each === word);
+  const timeMs = Date.parse(time);
+  if (severity === undefined || Number.isNaN(timeMs)) return null;
+  const record = { timeMs, severity, text };
+  return node === undefined
+    ? record
+    : { ...record, origin: { node, term: Number(term), count: Number(count) } };
 }
+
+const LINE =
+  /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (?:([^\s/]+)\/(\d+)\.(\d+) )?(Info|Warning|Serious) +(.*)$/;

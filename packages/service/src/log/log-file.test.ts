@@ -92,6 +92,7 @@ function dying(calls: number, when: "before" | "after") {
   const died = Promise.withResolvers<void>();
   const handles: LogHandle[] = [];
   const files: LogFiles = {
+    ...realLogFiles,
     identify: (path) => step(() => realLogFiles.identify(path)),
     link: (from, to) => step(() => realLogFiles.link(from, to)),
     rename: (from, to) => step(() => realLogFiles.rename(from, to)),

@@ -1,6 +1,7 @@
 import { appendFileSync } from "node:fs";
 import { type Clock, systemErrorCode } from "@lockstep/platform";
 import type { LogFiles, LogHandle } from "./files.ts";
+import { LogOvertaken, type LogOwner } from "./log-owner.ts";
 import { rotate } from "./rotation.ts";
 
 /**
@@ -19,6 +20,8 @@ export interface LogFileOptions {
   readonly files: LogFiles;
   readonly clock: Clock;
   readonly place: LogPlace;
+  /** On a volume that other machines reach: the right to write; null: whoever opens the log may write. */
+  readonly owner?: LogOwner | null;
   /** Called when writing begins to fail, and with null when it works again; `lost` counts lines that gave way. */
   readonly onProblem: (problem: FileProblem | null, lost: number) => void;
 }
@@ -32,6 +35,8 @@ export interface LogPlace {
 export interface FileProblem {
   readonly problem: string;
   readonly error: unknown;
+  /** Somebody else writes the log now; it is not tried again. */
+  readonly isFinal: boolean;
 }
 
 const WAITING_LINES_MAX = 10_000;
@@ -41,6 +46,7 @@ const RETRY_MS_MIN = 500;
 const RETRY_MS_MAX = 30_000;
 /** A log that cannot be rotated is still better than none: it grows, and the rotation is tried again after this. */
 const ROTATE_AGAIN_MS = 60_000;
+const CLOSE_MS = 2000;
 /** Another process that writes the same log may rotate it at the same moment; so often in a row it is something else. */
 const MEETINGS_MAX = 20;
 
@@ -48,6 +54,7 @@ export class LogFile {
   readonly #options: LogFileOptions;
   #place: LogPlace;
   #handle: LogHandle | null = null;
+  #openedAt: string | null = null;
   #sizeBytes = 0;
   #waiting: Buffer[] = [];
   #waitingBytes = 0;
@@ -67,6 +74,8 @@ export class LogFile {
   #flushing: (() => void)[] = [];
   /** Rotations in a row that met another process at the same work. */
   #meetings = 0;
+  /** Somebody with a higher fencing token writes the log now. */
+  #isOvertaken = false;
 
   constructor(options: LogFileOptions) {
     this.#options = options;
@@ -76,6 +85,10 @@ export class LogFile {
   /** Takes a line with its line end. */
   append(line: string): void {
     if (this.#closed) return;
+    if (this.#isOvertaken) {
+      this.#lost++;
+      return;
+    }
     const bytes = Buffer.from(line);
     this.#waiting.push(bytes);
     this.#waitingBytes += bytes.length;
@@ -93,6 +106,7 @@ export class LogFile {
   move(place: LogPlace): void {
     this.#place = place;
     this.#rotateAfterMs = 0;
+    this.#isOvertaken = false;
     this.#wake.abort();
     this.#start();
   }
@@ -103,12 +117,31 @@ export class LogFile {
     await new Promise<void>((resolve) => this.#flushing.push(resolve));
   }
 
-  async close(): Promise<void> {
+  /**
+   * Resolves when everything is written and the file is closed; or, with false, when a volume that hangs did not let
+   * that happen in time: nobody's end may wait for it.
+   */
+  async close(waitMs = CLOSE_MS): Promise<boolean> {
+    const { clock } = this.#options;
+    const inTime = new AbortController();
+    const late = clock.sleep(waitMs, inTime.signal).then(() => false);
+    const isClosed = await Promise.race([this.#finish().then(() => true), late]);
+    inTime.abort();
+    this.#closed = true;
+    return isClosed;
+  }
+
+  async #finish(): Promise<void> {
     await this.flush();
     this.#closed = true;
     this.#wake.abort();
     await this.#running;
     await this.#release();
+  }
+
+  /** Lines that are not in the file yet. */
+  get waiting(): number {
+    return this.#waiting.length;
   }
 
   /** For the very end of the process, when nothing else runs any more: a line may come twice, but none is missing. */
@@ -117,7 +150,9 @@ export class LogFile {
     const rest = Buffer.concat(this.#waiting);
     this.#waiting = [];
     try {
-      appendFileSync(this.#place.path, rest);
+      // Under the name there may be the file of somebody who has taken over meanwhile; what is open is ours.
+      if (this.#options.owner) this.#handle?.writeNow(rest);
+      else appendFileSync(this.#place.path, rest);
     } catch {
       // There is nobody left to tell.
     }
@@ -149,8 +184,12 @@ export class LogFile {
         await this.#writeBatch();
         this.#recover();
       } catch (error) {
-        this.#fail("cannot be written", error);
         await this.#release();
+        if (error instanceof LogOvertaken) {
+          this.#yieldTo(error);
+          return;
+        }
+        this.#fail("cannot be written", error);
         const delayMs = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** this.#failures++);
         this.#endFlushing();
         this.#wake = new AbortController();
@@ -159,11 +198,24 @@ export class LogFile {
     }
   }
 
+  /** Writes no more. What waits is not written by anybody. */
+  #yieldTo(error: LogOvertaken): void {
+    this.#isOvertaken = true;
+    this.#lost += this.#waiting.length;
+    this.#waiting = [];
+    this.#waitingBytes = 0;
+    this.#begun = 0;
+    this.#failing = true;
+    const problem = `${this.#place.path} is no longer written here: ${error.message}`;
+    this.#options.onProblem({ problem, error, isFinal: true }, this.#lost);
+  }
+
   #fail(what: string, error: unknown): void {
     if (this.#failing) return;
     this.#failing = true;
     const reason = error instanceof Error ? error.message : String(error);
-    this.#options.onProblem({ problem: `${this.#place.path} ${what}: ${reason}`, error }, this.#lost);
+    const problem = `${this.#place.path} ${what}: ${reason}`;
+    this.#options.onProblem({ problem, error, isFinal: false }, this.#lost);
   }
 
   #recover(): void {
@@ -221,12 +273,17 @@ export class LogFile {
   }
 
   async #open(): Promise<LogHandle> {
-    const { files } = this.#options;
+    const { files, owner } = this.#options;
     const { path } = this.#place;
     if (this.#handle !== null && (await files.identify(path)) === this.#handle.identity) return this.#handle;
+    const former = this.#openedAt === path ? this.#handle : null;
+    await owner?.enter(path, former, () => this.#rotate());
     await this.#release();
     const handle = await files.open(path);
     this.#handle = handle;
+    this.#openedAt = path;
+    // Whoever was faster than we could look has opened the same file.
+    await owner?.confirm(path);
     this.#sizeBytes = handle.sizeBytes;
     // What was begun in another file is begun anew here; in the same file it goes on where it stopped.
     if (this.#begun > 0 && handle.identity !== this.#begunIn) this.#begun = 0;
@@ -236,15 +293,16 @@ export class LogFile {
   }
   /** Returns false when the log could not be rotated and has to grow. */
   async #hasRotated(): Promise<boolean> {
-    const { files, clock } = this.#options;
-    const { path, historySize } = this.#place;
+    const { owner, clock } = this.#options;
     if (this.#rotateAfterMs > 0 && clock.monotonic() < this.#rotateAfterMs) return false;
     await this.#release();
     try {
-      await rotate(files, path, historySize);
+      await owner?.confirm(this.#place.path);
+      await this.#rotate();
       this.#rotateAfterMs = 0;
       this.#meetings = 0;
     } catch (error) {
+      if (error instanceof LogOvertaken) throw error;
       const code = systemErrorCode(error);
       const met = (code === "EEXIST" || code === "ENOENT") && this.#meetings++ < MEETINGS_MAX;
       if (!met) {
@@ -253,6 +311,10 @@ export class LogFile {
       }
     }
     return true;
+  }
+
+  async #rotate(): Promise<void> {
+    await rotate(this.#options.files, this.#place.path, this.#place.historySize);
   }
 
   async #release(): Promise<void> {

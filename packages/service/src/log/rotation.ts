@@ -1,3 +1,4 @@
+import { systemErrorCode } from "@lockstep/platform";
 import type { LogFiles } from "./files.ts";
 
 /**
@@ -58,5 +59,5 @@ async function unlinkIfThere(files: LogFiles, path: string): Promise<void> {
 }
 
 function isCode(error: unknown, code: string): boolean {
-  return error instanceof Error && "code" in error && error.code === code;
+  return systemErrorCode(error) === code;
 }

@@ -1,5 +1,6 @@
 import { readdir, rmdir, stat, unlink } from "node:fs/promises";
 import { join } from "node:path";
+import { isQuietStepsName } from "./quiet-steps.ts";
 
 const NAME = /^Job_\d+_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{3}\.log$/;
 
@@ -11,6 +12,10 @@ const NAME = /^Job_\d+_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{3}\.log$/;
 export async function deleteOldStepLogs(directory: string, beforeMs: number): Promise<number> {
   let count = 0;
   for (const group of await list(directory)) {
+    if (isQuietStepsName(group)) {
+      const path = join(directory, group);
+      if ((await isOlder(path, beforeMs)) && (await succeeds(unlink(path)))) count++;
+    }
     if (!/^\d{1,4}$/.test(group)) continue;
     for (const name of await list(join(directory, group))) {
       const path = join(directory, group, name);

@@ -57,7 +57,7 @@ export async function* readLog(path: string, options: FollowOptions): AsyncGener
         if (next !== null) {
           // It was renamed: whatever came in before that is there now.
           yield* current.read();
-          yield* current.rest();
+          if (!(await next.file.goOnAfter(current))) yield* current.rest();
           await current.close();
           current = next.file;
           if (next.missed)
@@ -127,12 +127,27 @@ async function successorOf(path: string, file: OpenLog): Promise<{ file: OpenLog
   if ((await identify(path)) === file.identity) return null;
   const files = (await listFiles(path)).filter(({ identity }) => identity !== null);
   const own = files.findIndex(({ identity }) => identity === file.identity);
+  if (own < 0) {
+    const copy = await findCopy(files, file);
+    if (copy !== null) return { file: copy, missed: false };
+  }
   // It may have no name any more; then the oldest one left is the nearest to it.
   const next = files[own < 0 ? files.length - 1 : own - 1];
   if (next === undefined) return null;
   // Names move on while we look: what was opened must be what was meant.
   const opened = await openAt(next.name, next.identity);
   return opened === null ? null : { file: opened, missed: own < 0 && files.length > 1 };
+}
+
+/** The file that goes on where this one stopped: another machine has taken the log over, and it writes in a copy. */
+async function findCopy(files: readonly NamedFile[], file: OpenLog): Promise<OpenLog | null> {
+  for (const { name, identity } of files) {
+    const opened = await openAt(name, identity);
+    if (opened === null) continue;
+    if (await opened.goOnAfter(file)) return opened;
+    await opened.close();
+  }
+  return null;
 }
 
 async function identify(path: string): Promise<string | null> {
@@ -189,6 +204,24 @@ class OpenLog {
       this.#begun = "";
       this.#decoder = new StringDecoder("utf8");
     }
+  }
+
+  /** Goes on where `other` stands, if what is before that is the same in both. Returns whether it is. */
+  async goOnAfter(other: OpenLog): Promise<boolean> {
+    const count = Math.min(other.#offset, CHUNK_BYTES);
+    if (count === 0) return false;
+    const [own, its] = await Promise.all([this, other].map((log) => log.#before(other.#offset, count)));
+    if (own === undefined || its === undefined || own.length !== count || !own.equals(its)) return false;
+    this.#offset = other.#offset;
+    this.#begun = other.#begun;
+    this.#decoder = other.#decoder;
+    return true;
+  }
+
+  async #before(offset: number, count: number): Promise<Buffer> {
+    const bytes = Buffer.alloc(count);
+    const { bytesRead } = await this.#handle.read(bytes, 0, count, offset - count);
+    return bytes.subarray(0, bytesRead);
   }
 
   /** A line without an end, which will never get one. */

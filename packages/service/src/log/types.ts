@@ -1,3 +1,4 @@
+import type { ClusterOrigin } from "@lockstep/protocol/wire";
 import type { LogConfig, LogSeverity } from "../config/types.ts";
 
 /**
@@ -9,8 +10,9 @@ export interface LogWriter {
   warning(message: string, fields?: LogFields): void;
   serious(message: string, fields?: LogFields): void;
   /**
-   * Opens the log of one try of a step (`JobLogs/<first 4 of the id in 8 digits>/Job_<id>_<date>_<time>.log`) and writes the start line.
-   * Close it by `end`.
+   * Opens the log of one try of a step and writes the start line. It gets a file of its own
+   * (`JobLogs/<first 4 of the id in 8 digits>/Job_<id>_<date>_<time>.log`) as soon as there is more to say than that it
+   * began and ended well; else its lines go where those of other quiet steps are (quiet-steps.ts). Close it by `end`.
    */
   openStep(step: LoggedStep): StepLogFile;
   /** This text, wherever it turns up, reads `<HIDDEN>` from now on. */
@@ -23,17 +25,30 @@ export interface LogWriter {
   problem(): LogProblem | null;
   /** Changed settings take effect with the next record. */
   configure(config: LogConfig, debugMode: boolean): void;
-  /** Flushes and closes. */
+  /**
+   * Flushes and closes, within seconds: what a volume that hangs does not take by then is lost, and the system log says
+   * so.
+   */
   close(): Promise<void>;
 }
 
 export type LogFields = Readonly<Record<string, unknown>>;
+
+/**
+ * Where a record of a virtual server's log comes from. `count` grows by one with each record that this run of the service
+ * writes, from 1 on: what is missing, comes twice or stands at a wrong place shows in the file itself.
+ */
+interface LogOrigin extends ClusterOrigin {
+  readonly count: number;
+}
 
 export interface LogRecord {
   /** Grows by one with each record of this run. */
   readonly number: number;
   readonly timeMs: number;
   readonly severity: LogSeverity;
+  /** In a cluster: on which node and under which fencing token. */
+  readonly origin?: LogOrigin;
   /** One line, masked and free of control characters, fields included. */
   readonly text: string;
 }
@@ -72,7 +87,7 @@ export interface StepLog {
 }
 
 export interface StepLogFile extends StepLog {
-  /** Null: single steps have no logs, or it could not be opened. */
+  /** Null: single steps have no logs, this one has no file of its own so far, or it could not be opened. */
   readonly path: string | null;
   /** The values of this step's hidden parameters, in any text of it, read `<HIDDEN>`. */
   mask(text: string): string;

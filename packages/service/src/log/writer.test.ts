@@ -6,6 +6,7 @@ import { test } from "node:test";
 import { systemClock } from "@lockstep/platform";
 import fc from "fast-check";
 import type { LogConfig } from "../config/types.ts";
+import { realLogFiles } from "./files.ts";
 import { formatText, parseLine } from "./line.ts";
 import { maskForms } from "./masking.ts";
 import { deleteOldStepLogs } from "./step-log-cleanup.ts";
@@ -57,6 +58,33 @@ const step: LoggedStep = {
   hidden: ["Password"],
   priority: 5,
 };
+
+test("a volume that hangs holds up nobody's end, and the system log says what is missing", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "lockstep-log-"));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  const told: string[] = [];
+  const log = createLogWriter({
+    config: {
+      outputFile: join(directory, "log"),
+      sizeBytesMax: 1000,
+      historySize: 1,
+      severity: "Info",
+      paramLengthMax: 20,
+      jobLogLifeTimeMs: null,
+      jobLogDirectory: directory,
+    },
+    debugMode: false,
+    systemLog: { warning: (text) => void told.push(text), notice: () => {} },
+    files: { ...realLogFiles, open: () => new Promise(() => {}) },
+    clock: { ...systemClock, sleep: async () => {} },
+  });
+  log.info("one");
+  log.info("two");
+  await log.close();
+  assert.deepEqual(told, [
+    `the log ${join(directory, "log")} does not answer; the service ends without 2 of its records`,
+  ]);
+});
 
 test("records below LogSeverity are not written, and each is one line of time, severity and text", async () => {
   await using world = await openWriter({ severity: "Warning" });
@@ -127,10 +155,47 @@ async function readWhenWritten(path: string, wanted: string): Promise<string> {
 test("without DebugMode the parameters are in the log of the step alone", async () => {
   await using world = await openWriter();
   const stepLog = world.log.openStep(step);
+  stepLog.warn("something to say");
   stepLog.end({ queue: "Q", state: "success", message: "" });
   await world.log.close();
   assert.doesNotMatch((await world.lines()).join(), /\[Parameters\]/);
   assert.match(await readWhenWritten(stepLog.path ?? "", "success"), /\[Parameters\] File=/);
+});
+
+test("steps that had nothing to say share a file, in which every line names its step", async () => {
+  await using world = await openWriter();
+  const quiet = [4, 5].map((id) => world.log.openStep({ ...step, id }));
+  for (const each of quiet) each.end({ queue: "Q", state: "success", message: "", output: { Count: 1 } });
+  const failed = world.log.openStep({ ...step, id: 6 });
+  failed.end({ queue: "Q", state: "error", message: "no" });
+  await world.log.close();
+  assert.deepEqual(
+    quiet.map(({ path }) => path),
+    [null, null],
+  );
+  assert.match(await readWhenWritten(failed.path ?? "", "error"), /parameter 6: [\s\S]*- 6: error no\n$/);
+  const names = await readdir(world.config.jobLogDirectory);
+  const shared = names.filter((name) => /^Steps_\d{4}-\d\d-\d\d_\d\d\.log$/.test(name));
+  const texts = await Promise.all(
+    shared.map((name) => readFile(join(world.config.jobLogDirectory, name), "utf8")),
+  );
+  const lines = texts.join("").trimEnd().split("\n");
+  assert.equal(lines.length, 6);
+  for (const [index, id] of [4, 5].entries()) {
+    const [start = "", output = "", end = ""] = lines.slice(3 * index, 3 * index + 3);
+    assert.match(start, new RegExp(`parameter ${id}: .*Password=<HIDDEN>`));
+    assert.match(output, new RegExp(`Info {4}${id}: \\[Output\\] Count=1$`));
+    assert.match(end, new RegExp(` - ${id}: success$`));
+  }
+});
+
+test("a step that takes long has a file of its own before it ends", async () => {
+  await using world = await openWriter();
+  const stepLog = world.log.openStep(step);
+  while (stepLog.path === null) await systemClock.sleep(20);
+  assert.match(await readWhenWritten(stepLog.path, "parameter"), /parameter 123456: /);
+  stepLog.end({ queue: "Q", state: "success", message: "" });
+  assert.match(await readWhenWritten(stepLog.path, "success"), /- 123456: success\n$/);
 });
 
 test("a missing directory stops nothing: the system log says so once, then that all is well again", async () => {
@@ -175,8 +240,11 @@ test("only old logs of steps are deleted, and nothing that is not ours", async (
   const old = "Job_12345_2026-01-01_00-00-00-000.log";
   const young = "Job_12345_2026-01-02_00-00-00-000.log";
   for (const name of [old, young, "notes.txt"]) await writeFile(join(group, name), "x");
+  const shared = join(world.directory, "Old", "Steps_2026-01-01_00.log");
+  await writeFile(shared, "x");
+  await utimes(shared, 1000, 1000);
   for (const name of [old, "notes.txt"]) await utimes(join(group, name), 1000, 1000);
-  assert.equal(await deleteOldStepLogs(join(world.directory, "Old"), 2_000_000), 1);
+  assert.equal(await deleteOldStepLogs(join(world.directory, "Old"), 2_000_000), 2);
   assert.deepEqual((await readdir(group)).sort(), [young, "notes.txt"].sort());
 });
 
@@ -194,6 +262,17 @@ test("a restarted service remembers the last records of the run before", async (
     [{ text: "before", number: 1 }],
   );
   await again.close();
+});
+
+test("the last two thousand records are at hand, whenever somebody looks", async () => {
+  await using world = await openWriter();
+  for (let count = 1; count <= 4001; count++) {
+    world.log.info(`record ${count}`);
+    if (count !== 1999 && count !== 3999 && count !== 4001) continue;
+    const recent = world.log.recent();
+    assert.equal(recent.length, Math.min(count, 2000));
+    assert.deepEqual([recent.at(0)?.number, recent.at(-1)?.number], [Math.max(1, count - 1999), count]);
+  }
 });
 
 test("credentials are masked by their form, whoever wrote them", () => {

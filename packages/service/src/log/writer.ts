@@ -1,12 +1,16 @@
 import { dirname } from "node:path";
-import { type Clock, type Logger, systemClock } from "@lockstep/platform";
+import { counted } from "@lockstep/core";
+import { type Clock, systemClock } from "@lockstep/platform";
+import type { ClusterOrigin } from "@lockstep/protocol/wire";
 import { Mask } from "../components/mask.ts";
 import type { LogConfig, LogSeverity } from "../config/types.ts";
 import { type LogFiles, realLogFiles } from "./files.ts";
 import { formatLine, formatText, isWorth, parseLine } from "./line.ts";
-import { LogFile, type LogPlace } from "./log-file.ts";
+import { type FileProblem, LogFile, type LogPlace } from "./log-file.ts";
+import { LogOwner } from "./log-owner.ts";
 import { maskForms } from "./masking.ts";
-import { openStepLog } from "./step-log.ts";
+import { QuietSteps } from "./quiet-steps.ts";
+import { openStepLog, type StepLogOwner, watchSilence } from "./step-log.ts";
 import { deleteOldStepLogs } from "./step-log-cleanup.ts";
 import type { SystemLog } from "./system-log.ts";
 import { readLastLines } from "./tail.ts";
@@ -18,6 +22,8 @@ export interface LogWriterOptions {
   readonly systemLog: SystemLog;
   readonly clock?: Clock;
   readonly files?: LogFiles;
+  /** Under which lease this service runs; null: no cluster, and the log is this machine's own. */
+  readonly origin?: ClusterOrigin | null;
 }
 
 /** What the status page can show. */
@@ -29,34 +35,37 @@ export function createLogWriter(options: LogWriterOptions): LogWriter {
   return new FileLogWriter(options);
 }
 
-/** The service's log as other packages want one. */
-export function loggerOf(log: LogWriter, fields: LogFields = {}): Logger {
-  const all = (more: LogFields | undefined) => ({ ...fields, ...more });
-  return {
-    // Nobody asked for what is below Info.
-    debug: () => {},
-    info: (message, more) => log.info(message, all(more)),
-    warn: (message, more) => log.warning(message, all(more)),
-    error: (message, more) => log.serious(message, all(more)),
-    child: (more) => loggerOf(log, { ...fields, ...more }),
-  };
-}
-
 class FileLogWriter implements LogWriter {
   readonly #clock: Clock;
   readonly #systemLog: SystemLog;
   readonly #file: LogFile;
+  readonly #quietSteps: QuietSteps;
+  readonly #silentSteps: ReturnType<typeof watchSilence>;
   readonly #secrets = new Mask();
   readonly #listeners = new Set<(record: LogRecord) => void>();
   readonly #recent: LogRecord[] = [];
   readonly #cleanup: NodeJS.Timeout;
   readonly #onExit: () => void;
+  readonly #origin: ClusterOrigin | null;
   #config: LogConfig;
   #debugMode: boolean;
+  /** What steps that begin under this configuration share; null: none has begun. */
+  #steps: StepLogOwner | null = null;
   #number = 0;
+  /** Records that this run has given to the file. */
+  #count = 0;
   #problem: Omit<LogProblem, "lost"> | null = null;
 
-  constructor({ config, debugMode, systemLog, clock = systemClock, files = realLogFiles }: LogWriterOptions) {
+  constructor(options: LogWriterOptions) {
+    const {
+      config,
+      debugMode,
+      systemLog,
+      clock = systemClock,
+      files = realLogFiles,
+      origin = null,
+    } = options;
+    this.#origin = origin;
     this.#clock = clock;
     this.#systemLog = systemLog;
     this.#config = config;
@@ -66,9 +75,21 @@ class FileLogWriter implements LogWriter {
       files,
       clock,
       place: placeOf(config),
-      onProblem: (problem, lost) => this.#onProblem(problem?.problem ?? null, lost),
+      owner: origin === null ? null : new LogOwner(files, origin),
+      onProblem: (problem, lost) => this.#onProblem(problem, lost),
     });
-    this.#onExit = () => this.#file.writeNow();
+    this.#silentSteps = watchSilence(clock);
+    this.#quietSteps = new QuietSteps({
+      files,
+      clock,
+      directory: config.jobLogDirectory,
+      origin,
+      onProblem: (problem) => this.#write("Warning", `the logs of steps cannot be written: ${problem}`),
+    });
+    this.#onExit = () => {
+      this.#file.writeNow();
+      this.#quietSteps.writeNow();
+    };
     process.once("exit", this.#onExit);
     this.#cleanup = setInterval(() => this.#deleteOld(), CLEANUP_MS);
     this.#cleanup.unref();
@@ -88,13 +109,17 @@ class FileLogWriter implements LogWriter {
   }
 
   openStep(step: LoggedStep): StepLogFile {
-    return openStepLog(step, {
+    this.#steps ??= {
       clock: this.#clock,
       config: this.#config,
       debugMode: this.#debugMode,
       mask: (text) => this.#secrets.text(text),
+      wants: (severity) => isWorth(severity, this.#config.severity),
       record: (severity, text) => this.#write(severity, text),
-    });
+      quiet: (lines) => this.#quietSteps.append(lines),
+      silent: this.#silentSteps,
+    };
+    return openStepLog(step, this.#steps);
   }
 
   hide(secret: string): void {
@@ -102,7 +127,7 @@ class FileLogWriter implements LogWriter {
   }
 
   recent(): readonly LogRecord[] {
-    return this.#recent;
+    return this.#recent.slice(-RECENT_MAX);
   }
 
   follow(listener: (record: LogRecord) => void): () => void {
@@ -117,22 +142,31 @@ class FileLogWriter implements LogWriter {
   configure(config: LogConfig, debugMode: boolean): void {
     this.#config = config;
     this.#debugMode = debugMode;
+    this.#steps = null;
     this.#file.move(placeOf(config));
+    this.#quietSteps.move(config.jobLogDirectory);
     this.#deleteOld();
   }
 
   async close(): Promise<void> {
     clearInterval(this.#cleanup);
-    await this.#file.close();
+    const [isClosed] = await Promise.all([this.#file.close(), this.#quietSteps.close()]);
+    // Whatever hangs now would hang at the very end as well.
     process.removeListener("exit", this.#onExit);
+    if (!isClosed)
+      this.#systemLog.warning(
+        `the log ${this.#config.outputFile} does not answer; the service ends without ${this.#file.waiting} of its records`,
+      );
   }
 
   #write(severity: LogSeverity, message: string, fields?: LogFields): void {
     if (!isWorth(severity, this.#config.severity)) return;
     const text = formatText(message, fields, (each) => maskForms(this.#secrets.text(each)));
-    const record = { number: ++this.#number, timeMs: this.#clock.now(), severity, text };
+    const origin = this.#origin === null ? {} : { origin: { ...this.#origin, count: ++this.#count } };
+    const record = { number: ++this.#number, timeMs: this.#clock.now(), ...origin, severity, text };
     this.#recent.push(record);
-    if (this.#recent.length > RECENT_MAX) this.#recent.splice(0, this.#recent.length - RECENT_MAX);
+    // Many at once: with each record, all others would be moved by one place.
+    if (this.#recent.length > 2 * RECENT_MAX) this.#recent.splice(0, this.#recent.length - RECENT_MAX);
     this.#file.append(formatLine(record));
     for (const listener of this.#listeners) listener(record);
   }
@@ -145,18 +179,22 @@ class FileLogWriter implements LogWriter {
     }
   }
 
-  #onProblem(problem: string | null, lost: number): void {
-    if (problem !== null) {
+  #onProblem(found: FileProblem | null, lost: number): void {
+    if (found !== null) {
+      const { problem, isFinal } = found;
       this.#problem = { sinceMs: this.#clock.now(), file: this.#config.outputFile, problem };
       this.#systemLog.warning(
-        `the log cannot be written as configured; the service works on and tries again: ${problem}. ` +
-          `Is ${dirname(this.#config.outputFile)} there, writable and not full?`,
+        isFinal
+          ? `${problem}. Records that are missing so far: ${lost}`
+          : `the log cannot be written as configured; the service works on and tries again: ${problem}. ` +
+              `Is ${dirname(this.#config.outputFile)} there, writable and not full?`,
       );
       return;
     }
     const since = this.#problem?.sinceMs ?? this.#clock.now();
     this.#problem = null;
-    const missing = lost === 0 ? "nothing is missing" : `${lost} records are missing`;
+    const missing =
+      lost === 0 ? "nothing is missing" : `${counted(lost, "record is", "records are")} missing`;
     this.#systemLog.notice(`the log ${this.#config.outputFile} is written again; ${missing}`);
     this.warning("the log could not be written for a while", {
       since: new Date(since).toISOString(),

@@ -1,9 +1,9 @@
 import { join } from "node:path";
+import { isLoopback } from "@lockstep/platform";
 import { isLockstepError, LockstepError } from "@lockstep/protocol/wire";
 import type { Environment } from "../config/load.ts";
 import type { ServiceConfig } from "../config/types.ts";
 import { MADE_UP_FILE, MADE_UP_USER, readPassword } from "./authentication.ts";
-import { isLoopback } from "./guard.ts";
 import type { StatusDocument } from "./server.ts";
 import { readStatusUrl } from "./url-file.ts";
 

@@ -1,20 +1,4 @@
-import { isIP } from "node:net";
 import type { Clock } from "@lockstep/platform";
-
-/** Whether only this machine can reach the address. */
-export function isLoopback(host: string): boolean {
-  const name = host.toLowerCase().replace(/^\[|\]$/g, "");
-  return name === "localhost" || name === "::1" || (isIP(name) === 4 && name.startsWith("127."));
-}
-
-/**
- * Whether a Host header means this machine. A page of a stranger whose name is made to lead to 127.0.0.1 (DNS rebinding)
- * comes with the stranger's name. The port may differ: somebody may look through a tunnel.
- */
-export function isOwnHost(header: string | undefined): boolean {
-  const match = /^(\[[0-9a-f:.]+\]|[^:/?#@\s]+)(?::\d{1,5})?$/i.exec(header ?? "");
-  return match !== null && isLoopback(match[1] ?? "");
-}
 
 const FAILURES_MAX = 10;
 const WINDOW_MS = 60_000;

@@ -1,5 +1,5 @@
 import type { LogSeverity } from "../config/types.ts";
-import { isWorth, SEVERITIES } from "../log/line.ts";
+import { findSeverity, isWorth } from "../log/line.ts";
 import type { LogRecord } from "../log/types.ts";
 
 /** Which records somebody wants to see. */
@@ -11,8 +11,10 @@ export interface LogFilter {
 
 /** Reads `?severity=Warning&text=…`. What makes no sense filters nothing. */
 export function readFilter(query: URLSearchParams): LogFilter {
-  const severity = SEVERITIES.find((each) => each.toLowerCase() === query.get("severity")?.toLowerCase());
-  return { severity: severity ?? "Info", text: (query.get("text") ?? "").slice(0, 200) };
+  return {
+    severity: findSeverity(query.get("severity") ?? "") ?? "Info",
+    text: (query.get("text") ?? "").slice(0, 200),
+  };
 }
 
 export function isWanted(record: Pick<LogRecord, "severity" | "text">, filter: LogFilter): boolean {

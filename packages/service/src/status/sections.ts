@@ -1,3 +1,4 @@
+import { counted } from "@lockstep/core";
 import type { LogProblem } from "../log/types.ts";
 import { type Html, html } from "./html.ts";
 import type { QueueState, ServicePhase, ServiceState, ShownStep, SlotState } from "./types.ts";
@@ -39,7 +40,7 @@ function renderNotes(state: ServiceState, problem: LogProblem | null): Html[] {
     note(
       "bad",
       "The log cannot be written; the service works on",
-      `${problem.problem} (${problem.lost} records lost)`,
+      `${problem.problem} (${counted(problem.lost, "record")} lost)`,
     );
   if (state.config.refused.length > 0)
     note(
@@ -50,8 +51,14 @@ function renderNotes(state: ServiceState, problem: LogProblem | null): Html[] {
   if (state.config.awaitingRestart.length > 0)
     note("warn", "Changed parameters take effect at the next start", state.config.awaitingRestart.join(", "));
   for (const { queue, hub, withheld, results } of state.queues) {
-    if (hub.reachable === false && hub.lastError !== null)
-      note("bad", `${queue}: the hub is out of reach`, `${hub.lastError.code}: ${hub.lastError.message}`);
+    if (hub.lastError !== null)
+      note(
+        "bad",
+        hub.reachable === false
+          ? `${queue}: the hub is out of reach`
+          : `${queue}: another service has the queue`,
+        `${hub.lastError.code}: ${hub.lastError.message}`,
+      );
     if (withheld !== null) note("warn", `${queue}: the hub gives no steps`, withheld);
     if (results.waiting >= results.limit)
       note(
@@ -107,6 +114,7 @@ ${renderBar("results", { used: results.waiting, total: results.limit })}
 function renderHub({ hub, withheld }: QueueState): Html {
   if (hub.reachable === null) return html`<span class="pill">asks the hub</span>`;
   if (!hub.reachable) return html`<span class="pill bad">hub out of reach</span>`;
+  if (hub.lastError !== null) return html`<span class="pill bad">taken over</span>`;
   return withheld === null
     ? html`<span class="pill good">serving</span>`
     : html`<span class="pill warn">withheld</span>`;

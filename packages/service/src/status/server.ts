@@ -1,15 +1,16 @@
 import { randomBytes } from "node:crypto";
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { isIP } from "node:net";
 import { userInfo } from "node:os";
-import { type Clock, systemClock } from "@lockstep/platform";
+import { type Clock, isLoopback, isLoopbackHeader, systemClock } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import type { Environment } from "../config/load.ts";
 import type { StatusAuthentication, StatusConfig } from "../config/types.ts";
 import type { LogWriter } from "../log/types.ts";
 import { type Credentials, findCredentials, isAuthorized } from "./authentication.ts";
+import { boundConnections } from "./connections.ts";
 import { EventStream } from "./events.ts";
-import { isLoopback, isOwnHost, securityHeaders, Throttle } from "./guard.ts";
+import { securityHeaders, Throttle } from "./guard.ts";
 import { isWanted, readFilter } from "./log-filter.ts";
 import { formatMetrics } from "./metrics.ts";
 import { METRICS_CONTENT_TYPE } from "./metrics-text.ts";
@@ -143,7 +144,7 @@ class StatusServer implements StatusPage {
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const nonce = randomBytes(16).toString("base64");
     for (const [name, value] of Object.entries(securityHeaders(nonce))) response.setHeader(name, value);
-    if (this.#loopback && !isOwnHost(request.headers.host))
+    if (this.#loopback && !isLoopbackHeader(request.headers.host))
       return send(
         response,
         421,
@@ -204,12 +205,13 @@ class StatusServer implements StatusPage {
     const credentials = this.#credentials;
     if (credentials === null) return true;
     const address = request.socket.remoteAddress ?? "";
+    const password = this.#throttle.isBlocked(address) ? null : await credentials.password();
+    // Looked at without a pause before the password is: else as many could be tried at one moment as fit into it.
     if (this.#throttle.isBlocked(address)) {
       response.setHeader("Retry-After", "60");
       send(response, 429, "text/plain; charset=utf-8", "too many wrong passwords; wait a minute\n");
       return false;
     }
-    const password = await credentials.password();
     if (password === null) {
       send(
         response,
@@ -292,12 +294,19 @@ async function listen(
   { address, port }: StatusConfig,
   handle: (request: IncomingMessage, response: ServerResponse) => void,
 ): Promise<Server> {
-  const server = createServer(
+  // Not imported: the names of a module are all looked up then, and one of them loads a whole client of megabytes.
+  const server = process.getBuiltinModule("node:http").createServer(
     // Strangers must not hold connections open by sending slowly.
-    { headersTimeout: 10_000, requestTimeout: 20_000, keepAliveTimeout: 30_000, maxHeaderSize: 16_384 },
+    {
+      headersTimeout: 10_000,
+      requestTimeout: 20_000,
+      connectionsCheckingInterval: 2_000,
+      keepAliveTimeout: 30_000,
+      maxHeaderSize: 16_384,
+    },
     handle,
   );
-  server.maxConnections = 200;
+  boundConnections(server);
   return await new Promise((resolve, reject) => {
     server.once("error", (cause) =>
       reject(

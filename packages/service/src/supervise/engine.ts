@@ -2,8 +2,15 @@ import { createHash } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { HubClient, resolveToken } from "@lockstep/client";
+import { counted } from "@lockstep/core";
 import { type Random, systemClock, systemRandom } from "@lockstep/platform";
-import { type ClaimedStep, isLockstepError, LockstepError, type StepResult } from "@lockstep/protocol/wire";
+import {
+  type ClaimedStep,
+  isLockstepError,
+  LockstepError,
+  readClusterOrigin,
+  type StepResult,
+} from "@lockstep/protocol/wire";
 import type { Component } from "../components/types.ts";
 import type { ServiceConfig } from "../config/types.ts";
 import { type ConfigWatch, watchServiceConfig } from "../config/watch.ts";
@@ -39,8 +46,8 @@ export interface EngineOptions {
   readonly version: string;
   /** Aborted when it is to drain. */
   readonly signal: AbortSignal;
-  /** Told once when it serves, with the address of its status page. */
-  readonly onReady: (url: string | null) => void;
+  /** Told once when it serves, with the address of its status page and how long it may drain. */
+  readonly onReady: (url: string | null, drainMs: number) => void;
   readonly random?: Random;
 }
 
@@ -69,7 +76,12 @@ export async function runEngine(options: EngineOptions): Promise<number> {
     const { stateDirectory, drainMs } = config.service;
     using _lock = await lockWhenFree(stateDirectory, drainMs + DRAIN_GRACE_MS, options.signal);
     const systemLog = createSystemLog({ environment: options.environment, stderr: process.stderr });
-    const log = createLogWriter({ config: config.log, debugMode: config.service.debugMode, systemLog });
+    const log = createLogWriter({
+      config: config.log,
+      debugMode: config.service.debugMode,
+      systemLog,
+      origin: readClusterOrigin(options.environment),
+    });
     try {
       engine = new Engine(options, watch, log);
       return await engine.run();
@@ -143,7 +155,10 @@ class Engine {
     const mark = createHash("sha256").update(stateDirectory).digest("hex").slice(0, 32);
     // Whatever a former run left running works on claims that are about to be given to others.
     const left = killMarked(SERVICE_VARIABLE, mark);
-    if (left > 0) this.#log.warning(`ended ${left} processes that a former run of the service had left`);
+    if (left > 0)
+      this.#log.warning(
+        `ended ${counted(left, "process", "processes")} that a former run of the service had left`,
+      );
     const work = join(stateDirectory, "work");
     await rm(work, { recursive: true, force: true });
     await mkdir(work, { recursive: true, mode: 0o700 });
@@ -172,7 +187,7 @@ class Engine {
       version: this.#options.version,
       revision: this.#revision,
     });
-    this.#options.onReady(this.#page.url);
+    this.#options.onReady(this.#page.url, config.service.drainMs);
     const status = await this.#ended;
     this.#phase = "stopped";
     return status;
@@ -254,11 +269,11 @@ class Engine {
         revision: this.#revision,
         installation: this.#installation?.id ?? null,
         version,
+        ...readClusterOrigin(this.#options.environment),
       },
       statusUrl: () => this.#page?.url ?? null,
       installation: this.#installation?.directory ?? null,
       journal,
-      left: journal.results,
       config: () => this.#watch.config(),
       destination: () => {
         const found = destination();
@@ -386,6 +401,10 @@ class Engine {
   #resumeWithoutUpdate(): void {
     if (this.#phase !== "updating" || this.#queues.some(({ updates }) => updates.length > 0)) return;
     this.#log.info("the update is no longer asked for; the service goes on");
+    this.#resume();
+  }
+
+  #resume(): void {
     this.#phase = "running";
     this.#drained.clear();
     for (const { loop } of this.#queues) loop.take({ kind: "resume" });
@@ -408,9 +427,14 @@ class Engine {
         outcome: null,
       });
     } catch (error) {
-      this.#log.serious(`the update cannot be written down: ${String(error)}`);
-      for (const { loop } of this.#queues) loop.take({ kind: "resume" });
-      this.#phase = "running";
+      const message = `the update cannot be written down: ${error instanceof Error ? error.message : String(error)}`;
+      this.#log.serious(message);
+      const now = systemClock.now();
+      // The hub asks again after a while. Until then nothing here may wait for an update that does not come.
+      for (const { loop, updates } of this.#queues)
+        for (const { id, claim } of updates)
+          loop.end(claim, { step: id, claim, outcome: "error", message, startedAt: now, endedAt: now });
+      this.#resume();
       return;
     }
     this.#finish(UPDATE_STATUS);

@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { revisionFileName } from "@lockstep/core";
 
 /** The installation that a service belongs to: the one in which its configuration lies. */
 export interface OwnInstallation {
@@ -11,7 +12,7 @@ export interface OwnInstallation {
 }
 
 const STATE = "InstallState.config";
-const REVISION_FILE = process.platform === "win32" ? "softwarerevision.viv" : ".softwarerevision.viv";
+const REVISION_FILE = revisionFileName(process.platform === "win32");
 
 /** Looks upwards from the configuration file; null: it lies in none. */
 export function findInstallation(configFile: string): OwnInstallation | null {

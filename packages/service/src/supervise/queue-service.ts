@@ -1,12 +1,14 @@
 import type { HubClient } from "@lockstep/client";
 import { type Held, type StopReason, UPDATE_COMPONENT, usedSlots } from "@lockstep/core";
 import type { Random } from "@lockstep/platform";
-import type {
-  ClaimedStep,
-  ExchangeAnswer,
-  LockstepError,
-  ProcessDetail,
-  StepResult,
+import {
+  type ClaimedStep,
+  type ExchangeAnswer,
+  isLockstepError,
+  type LockstepError,
+  type ProcessDetail,
+  type ProcessSummary,
+  type StepResult,
 } from "@lockstep/protocol/wire";
 import type { Component, StepHub } from "../components/types.ts";
 import type { DestinationConfig, ServiceConfig } from "../config/types.ts";
@@ -25,8 +27,6 @@ export interface QueueServiceOptions {
   readonly statusUrl: () => string | null;
   readonly installation: string | null;
   readonly journal: ResultJournal;
-  /** Results to tell first: of a former run, and of an update that it ended for. */
-  readonly left: readonly StepResult[];
   readonly config: () => ServiceConfig;
   readonly destination: () => DestinationConfig;
   readonly log: LogWriter;
@@ -40,6 +40,7 @@ export interface QueueServiceOptions {
   readonly onUpdate: (queue: QueueService, step: ClaimedStep, revision: number) => void;
   readonly onDrained: (queue: QueueService, why: "stop" | "update") => void;
   readonly onReplaced: (queue: QueueService, error: LockstepError) => void;
+  /** The engine has to end for it; what came of the step is written down by then. */
   readonly onUnstoppable: (step: ClaimedStep) => void;
   readonly onAnswer: () => void;
 }
@@ -54,8 +55,8 @@ export class QueueService implements QueueShell {
   readonly #options: QueueServiceOptions;
   readonly #dispatcher: Dispatcher;
   #loop: QueueLoop;
+  /** Steps that have left, the newest last, and up to twice as many as are shown. */
   readonly #recent: ShownStep[] = [];
-  readonly #claimedAt = new Map<number, number>();
   readonly #counters: { -readonly [Name in keyof StepCounters]: number } = {
     claimed: 0,
     succeeded: 0,
@@ -87,7 +88,7 @@ export class QueueService implements QueueShell {
       uuid: () => options.random.uuid(),
       now: options.now,
     });
-    this.#loop = this.#makeLoop(options.identity.instance, options.left);
+    this.#loop = this.#makeLoop(options.identity.instance);
     this.#dispatcher = new Dispatcher({
       identity: {
         queue: this.queue,
@@ -100,10 +101,10 @@ export class QueueService implements QueueShell {
       directory: options.directory,
       plugins: options.plugins,
       pluginFiles: options.config().service.plugins,
+      debug: () => options.config().service.componentDebugMode,
       environment: () => this.#destination.externalSlotEnvironment,
-      now: options.now,
       onEnd: (step, result, fate) => this.#takeEnd(step, result, fate),
-      onUnstoppable: options.onUnstoppable,
+      onUnstoppable: (step, result) => void this.#takeUnstoppable(step, result),
     });
   }
 
@@ -114,7 +115,7 @@ export class QueueService implements QueueShell {
   /** Serves the queue again, under another name, after it was taken over. */
   beginAnew(instance: string): void {
     this.#loop.close();
-    this.#loop = this.#makeLoop(instance, this.#options.journal.results);
+    this.#loop = this.#makeLoop(instance);
     this.#loop.start();
   }
 
@@ -168,9 +169,7 @@ export class QueueService implements QueueShell {
   }
 
   received(steps: readonly ClaimedStep[]): void {
-    const now = this.#options.now();
     this.#counters.claimed += steps.length;
-    for (const { claim } of steps) this.#claimedAt.set(claim, now);
   }
 
   answered(answer: ExchangeAnswer): void {
@@ -259,7 +258,7 @@ export class QueueService implements QueueShell {
       const startedAt = this.#dispatcher.startedAt(claim);
       return [this.#shown(step, stage === "running" ? "processing" : "waiting", "", startedAt, null)];
     });
-    return [...inHand, ...this.#recent];
+    return [...inHand, ...this.#recent.slice(-STEPS_SHOWN_MAX).reverse()];
   }
 
   async close(): Promise<void> {
@@ -268,22 +267,26 @@ export class QueueService implements QueueShell {
     await this.#options.journal.close();
   }
 
-  #makeLoop(instance: string, left: readonly StepResult[]): QueueLoop {
+  #makeLoop(instance: string): QueueLoop {
     const options = this.#options;
-    return new QueueLoop(left, {
+    // Of a former run, and of an update that it ended for.
+    return new QueueLoop(options.journal.results, {
       exchange: (request, signal) => {
         this.#counters.exchanges += 1;
         const identity = { ...options.identity, instance, queue: this.queue, statusUrl: options.statusUrl() };
         return exchange(options.hub, identity, request, signal);
       },
       journal: options.journal,
-      limits: () => ({
-        slots: { internal: this.#destination.internalSlots, external: this.#destination.externalSlots },
-        requestQueueLimit: this.#destination.requestQueueLimit,
-        resultQueueLimit: this.#destination.resultQueueLimit,
-        requestIntervalMs: this.#destination.requestIntervalMs,
-        journalDelayMs: JOURNAL_DELAY_MS,
-      }),
+      limits: () => {
+        const destination = this.#destination;
+        return {
+          slots: { internal: destination.internalSlots, external: destination.externalSlots },
+          requestQueueLimit: destination.requestQueueLimit,
+          resultQueueLimit: destination.resultQueueLimit,
+          requestIntervalMs: destination.requestIntervalMs,
+          journalDelayMs: JOURNAL_DELAY_MS,
+        };
+      },
       now: options.leaseClock,
       random: () => options.random.next(),
       shell: this,
@@ -300,7 +303,17 @@ export class QueueService implements QueueShell {
     else if (result?.outcome === "given-back") counters.givenBack += 1;
     if (result !== null) this.#show(step, result.outcome, fate.message, fate.startedAt, fate.endedAt);
     this.loop.end(step.claim, result);
-    this.#claimedAt.delete(step.claim);
+  }
+
+  /** The next run tells the result, under the claim that this one holds to its end. */
+  async #takeUnstoppable(step: ClaimedStep, result: StepResult | null): Promise<void> {
+    try {
+      if (result !== null) await this.#options.journal.write([result]);
+    } catch (error) {
+      if (!isLockstepError(error)) throw error;
+      this.journalFailed(error);
+    }
+    this.#options.onUnstoppable(step);
   }
 
   #show(
@@ -310,8 +323,10 @@ export class QueueService implements QueueShell {
     startedAt: number | null,
     endedAt: number | null,
   ): void {
-    this.#recent.unshift(this.#shown(step, state, message, startedAt, endedAt));
-    if (this.#recent.length > STEPS_SHOWN_MAX) this.#recent.pop();
+    this.#recent.push(this.#shown(step, state, message, startedAt, endedAt));
+    // Many at once: with each step, all others would be moved by one place.
+    if (this.#recent.length > 2 * STEPS_SHOWN_MAX)
+      this.#recent.splice(0, this.#recent.length - STEPS_SHOWN_MAX);
   }
 
   #shown(
@@ -322,7 +337,10 @@ export class QueueService implements QueueShell {
     endedAtMs: number | null,
   ): ShownStep {
     const { id, claim, attempt, process, name, component, task, execution, priority } = step;
-    const claimedAtMs = this.#claimedAt.get(claim) ?? startedAtMs ?? this.#options.now();
+    const { now, leaseClock } = this.#options;
+    const arrivedAt = this.loop.arrivedAt(claim);
+    const claimedAtMs =
+      arrivedAt === undefined ? (startedAtMs ?? now()) : Math.round(now() - (leaseClock() - arrivedAt));
     const { queue } = this;
     const base = {
       id,
@@ -347,15 +365,15 @@ export class QueueService implements QueueShell {
 
   #stepHub(): StepHub {
     const { connection } = this.#options.hub;
+    const read = async (path: string, signal: AbortSignal): Promise<unknown> => {
+      const answer = await connection.read({ method: "GET", path, signal, accept: [404] }, PROCESS_BYTES_MAX);
+      return answer.status === 404 ? null : JSON.parse(answer.body.toString("utf8"));
+    };
     return {
       holdsStep: (id) => this.loop.holdsStep(id),
-      process: async (id, signal) => {
-        const answer = await connection.read(
-          { method: "GET", path: `/v1/jobs/processes/${id}`, signal, accept: [404] },
-          PROCESS_BYTES_MAX,
-        );
-        return answer.status === 404 ? null : (JSON.parse(answer.body.toString("utf8")) as ProcessDetail);
-      },
+      process: async (id, signal) => (await read(`/v1/jobs/processes/${id}`, signal)) as ProcessDetail | null,
+      summary: async (id, signal) =>
+        (await read(`/v1/jobs/processes/${id}/summary`, signal)) as ProcessSummary | null,
     };
   }
 }

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import {
   closeSync,
   fsyncSync,
@@ -6,10 +7,18 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { identify, isRunning, ownIdentity, type ProcessIdentity } from "@lockstep/platform";
+import {
+  isRunning,
+  makeLockFile,
+  ownIdentity,
+  type ProcessIdentity,
+  removeStaleLock,
+  systemErrorCode,
+} from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 
 /** The exit status by which an engine asks its supervisor for an update. */
@@ -57,6 +66,9 @@ export function dropUpdateRecord(stateDirectory: string): void {
   rmSync(updateFile(stateDirectory), { force: true });
 }
 
+/** A lock that cannot be read is believed for so long: somebody may be writing it where files have no second names. */
+const UNREADABLE_MS = 5000;
+
 /**
  * Makes this process the only engine on a StateDirectory; a lock of a dead one is taken over.
  * Throws SERVICE_ALREADY_RUNNING.
@@ -64,31 +76,53 @@ export function dropUpdateRecord(stateDirectory: string): void {
 export function lockState(stateDirectory: string): Disposable {
   mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
   const file = join(stateDirectory, "engine.lock");
-  while (true) {
-    try {
-      writeFileSync(file, JSON.stringify(ownIdentity()), { mode: 0o600, flag: "wx" });
-      return { [Symbol.dispose]: () => rmSync(file, { force: true }) };
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    }
-    const holder = readIdentity(file);
-    if (holder !== null && isRunning(holder) && identify(holder.pid) !== null)
-      throw new LockstepError(
-        "SERVICE_ALREADY_RUNNING",
-        `process ${holder.pid} already serves ${stateDirectory}`,
-        {
-          expected: "one service for each StateDirectory",
-          found: holder.pid,
-          hint: "Stop the other one, or give this service a StateDirectory of its own.",
-        },
-      );
-    rmSync(file, { force: true });
+  const token = randomUUID();
+  const text = JSON.stringify({ ...ownIdentity(), token });
+  while (!makeLockFile(file, text, `${file}.${token}`, 0o600)) {
+    const now = Date.now();
+    const holder = findHolder(file, now);
+    if (
+      holder === null &&
+      removeStaleLock(file, `${file}.takeover`, now, () => findHolder(file, now) === null)
+    )
+      continue;
+    const who = holder === null || holder === "unknown" ? "another process" : `process ${holder.pid}`;
+    throw new LockstepError("SERVICE_ALREADY_RUNNING", `${who} already serves ${stateDirectory}`, {
+      expected: "one service for each StateDirectory",
+      found: who,
+      hint: "Stop the other one, or give this service a StateDirectory of its own.",
+    });
+  }
+  return {
+    [Symbol.dispose]: () => {
+      // Where it was taken for dead, the lock is somebody else's by now.
+      if (readQuietly(file) === text) rmSync(file, { force: true });
+    },
+  };
+}
+
+/** Who holds the lock; null: nobody any more. */
+function findHolder(file: string, now: number): ProcessIdentity | "unknown" | null {
+  const text = readQuietly(file);
+  if (text === null) return null;
+  const holder = parseIdentity(text);
+  if (holder !== null) return isRunning(holder) ? holder : null;
+  const writtenAt = statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  return Math.abs(now - writtenAt) > UNREADABLE_MS ? null : "unknown";
+}
+
+function readQuietly(file: string): string | null {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    if (systemErrorCode(error) === "ENOENT") return null;
+    throw error;
   }
 }
 
-function readIdentity(file: string): ProcessIdentity | null {
+function parseIdentity(text: string): ProcessIdentity | null {
   try {
-    const identity = JSON.parse(readFileSync(file, "utf8")) as ProcessIdentity;
+    const identity = JSON.parse(text) as ProcessIdentity;
     return typeof identity.pid === "number" ? identity : null;
   } catch {
     return null;

@@ -1,13 +1,13 @@
 import { spawn } from "node:child_process";
 import { dirname, resolve, sep } from "node:path";
-import { systemClock } from "@lockstep/platform";
-import { exitStatus, LockstepError } from "@lockstep/protocol/wire";
+import { ServiceManager, systemClock } from "@lockstep/platform";
+import { CLUSTER_ENVIRONMENT, exitStatus, LockstepError } from "@lockstep/protocol/wire";
 import { configInvalid, readConfigFile } from "../config/load.ts";
 import type { ServiceConfig } from "../config/types.ts";
 import { createSystemLog } from "../log/system-log.ts";
 import type { RunServiceOptions } from "../run-options.ts";
+import { ClusterWord } from "./cluster-word.ts";
 import { findInstallation, isUpdateUnfinished, type OwnInstallation } from "./installation.ts";
-import { ServiceManager } from "./notify.ts";
 import { readUpdateRecord, UPDATE_STATUS, writeUpdateRecord } from "./state-files.ts";
 
 /**
@@ -24,11 +24,20 @@ export interface SupervisorOptions extends RunServiceOptions {
 }
 
 /** What the engine says to its supervisor. */
-export type FromEngine = { readonly kind: "ready"; readonly url: string | null } | { readonly kind: "alive" };
+export type FromEngine =
+  | { readonly kind: "ready"; readonly url: string | null; readonly drainMs: number }
+  | { readonly kind: "alive" }
+  /** It has done everything and ends now, with this status. */
+  | { readonly kind: "ended"; readonly status: number };
 
 const ALIVE_MS = 5000;
 /** An engine that said nothing for so long hangs: its lease is gone long since, and nobody serves its queues. */
 const HANG_MS = 120_000;
+/**
+ * A process cannot even exit while one of its threads waits for a volume that hangs: an engine that has said its last
+ * word is ended after this.
+ */
+const END_MS = 5000;
 /** Before the service manager loses its patience, which is 30 s after DrainSeconds. */
 const STOP_GRACE_MS = 20_000;
 
@@ -59,11 +68,13 @@ export async function runService(options: SupervisorOptions): Promise<number> {
 class Supervisor {
   readonly #file: string;
   readonly #stateDirectory: string;
-  readonly #drainMs: number;
+  /** Of the engine that runs: it may have been started since with another configuration. */
+  #drainMs: number;
   readonly #provider: ServiceConfig["provider"];
   readonly #options: SupervisorOptions;
   readonly #program: readonly string[];
   readonly #manager: ServiceManager;
+  readonly #cluster: ClusterWord;
   #announced: boolean;
 
   constructor(file: string, config: ServiceConfig, options: SupervisorOptions) {
@@ -74,13 +85,18 @@ class Supervisor {
     this.#options = options;
     this.#program = options.program ?? ownProgram();
     this.#manager = new ServiceManager(options.environment);
+    this.#cluster = new ClusterWord(options.environment);
     this.#announced = options.environment[ANNOUNCED] !== undefined;
     process.on("SIGHUP", ignore);
   }
 
   async run(): Promise<number> {
     const { signal } = this.#options;
-    signal.addEventListener("abort", () => this.#manager.stopping(), { once: true });
+    const stopping = () => {
+      this.#manager.stopping();
+      this.#cluster.say("stopping");
+    };
+    signal.addEventListener("abort", stopping, { once: true });
     // This loop turns: that is all that a watchdog can know. An engine that hangs loses its lease and is told by the hub.
     this.#manager.watch(() => true);
     let failures = 0;
@@ -88,7 +104,10 @@ class Supervisor {
       if ((await this.#bringInOrder()) === "updated") this.#becomeNew();
       if (signal.aborted) break;
       const startedAt = systemClock.monotonic();
+      this.#cluster.say("starting");
       const end = await this.#runEngine();
+      // An engine that ends for an update is expected to.
+      if (!signal.aborted) this.#cluster.say(end.status === UPDATE_STATUS ? "updating" : "starting");
       if (end.status === 0 && signal.aborted) return 0;
       if (end.status === UPDATE_STATUS) {
         failures = 0;
@@ -161,6 +180,7 @@ class Supervisor {
     if (tokenFile !== null) args.push("--token-file", tokenFile);
     if (caFile !== null) args.push("--ca-file", caFile);
     const [program = process.execPath, ...first] = this.#program;
+    this.#cluster.say("updating");
     return new Promise((done) => {
       const child = spawn(program, [...first, ...args], {
         stdio: ["ignore", "ignore", "pipe"],
@@ -193,9 +213,11 @@ class Supervisor {
         env: childEnvironment(environment),
       });
       let isReady = false;
+      let told: number | null = null;
       let limit: NodeJS.Timeout | undefined;
       const stop = () => {
         child.kill("SIGTERM");
+        if (told !== null) return;
         // It ends by itself long before, unless it hangs.
         limit = setTimeout(() => child.kill("SIGKILL"), this.#drainMs + STOP_GRACE_MS);
       };
@@ -208,9 +230,16 @@ class Supervisor {
       }, ALIVE_MS);
       child.on("message", (message: FromEngine) => {
         heardAt = systemClock.monotonic();
+        if (message.kind === "ended") {
+          told = message.status;
+          clearTimeout(limit);
+          limit = setTimeout(() => child.kill("SIGKILL"), END_MS);
+        }
         if (message.kind !== "ready" || isReady) return;
         isReady = true;
+        this.#drainMs = message.drainMs;
         this.#manager.ready(message.url ?? "serving");
+        if (!signal.aborted) this.#cluster.say("ready");
         if (!this.#announced) say(`ready ${message.url ?? ""}`.trim());
         this.#announced = true;
       });
@@ -224,7 +253,9 @@ class Supervisor {
         this.#tell(`the service's engine could not be started: ${error.message}`);
         finish({ status: 1, signal: null });
       });
-      child.once("exit", (status, name) => finish({ status, signal: name }));
+      child.once("exit", (status, name) =>
+        finish(told === null ? { status, signal: name } : { status: told, signal: null }),
+      );
       if (signal.aborted) stop();
     });
   }
@@ -263,6 +294,7 @@ function childEnvironment(environment: Readonly<Record<string, string | undefine
     NOTIFY_SOCKET: _socket,
     WATCHDOG_USEC: _usec,
     WATCHDOG_PID: _pid,
+    [CLUSTER_ENVIRONMENT.word]: _word,
     ...rest
   } = environment;
   return rest;
@@ -295,7 +327,10 @@ export async function runEngineProcess(options: {
       program: [...ownProgram(), "service"],
       version: options.version,
       signal: stop.signal,
-      onReady: (url) => say({ kind: "ready", url }),
+      onReady: (url, drainMs) => say({ kind: "ready", url, drainMs }),
+    });
+    await new Promise<void>((said) => {
+      process.send?.({ kind: "ended", status } satisfies FromEngine, () => said());
     });
     // What a step left running inside us must not keep us.
     process.exit(status);

@@ -1,6 +1,7 @@
 import { LockstepError } from "@lockstep/protocol/wire";
 import { type LoadedPlugins, loadPlugins } from "../components/plugins.ts";
 import { runStep } from "../components/run-step.ts";
+import { StopOrder } from "../components/stop-order.ts";
 import { bootClock } from "../exchange/boot-clock.ts";
 import { killMarked, WORKER_VARIABLE } from "./marked-processes.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
@@ -22,7 +23,7 @@ export async function runWorker(): Promise<never> {
     });
   let deadline = Number.POSITIVE_INFINITY;
   let timer: NodeJS.Timeout | undefined;
-  let running: AbortController | null = null;
+  let running: StopOrder | null = null;
   const watch = () => {
     clearTimeout(timer);
     const left = deadline - bootClock();
@@ -38,12 +39,12 @@ export async function runWorker(): Promise<never> {
       deadline = message.deadline;
       watch();
     } else if (message.kind === "stop") {
-      running?.abort(new LockstepError("INTERRUPTED", message.message));
+      running?.give(new LockstepError("INTERRUPTED", message.message));
     } else {
       deadline = message.deadline;
       watch();
-      running = new AbortController();
-      void work(message, running.signal).then(() => {
+      running = new StopOrder();
+      void work(message, running).then(() => {
         running = null;
         deadline = Number.POSITIVE_INFINITY;
         clearTimeout(timer);
@@ -61,17 +62,18 @@ function pluginsOf(files: readonly string[]): Promise<LoadedPlugins> {
   return loaded;
 }
 
-async function work(message: Extract<ToWorker, { kind: "run" }>, signal: AbortSignal): Promise<void> {
+async function work(message: Extract<ToWorker, { kind: "run" }>, stop: StopOrder): Promise<void> {
   const line = (level: "info" | "warn" | "error") => (text: string) => say({ kind: "log", level, text });
   const { components, problems } = await pluginsOf(message.plugins);
   for (const problem of problems) say({ kind: "log", level: "warn", text: problem.message });
   const { result, terminate } = await runStep(message.step, {
     service: message.service,
     hub: null,
-    signal,
+    stop,
     log: { info: line("info"), warn: line("warn"), error: line("error") },
     directory: message.directory,
     plugins: components,
+    debug: message.debug,
     environment: message.environment,
     abortGraceMs: ABORT_GRACE_MS,
     onHide: (value) => say({ kind: "hide", value }),

@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { LockstepError, type StepResult } from "@lockstep/protocol/wire";
+import type { StepResult } from "@lockstep/protocol/wire";
 import { killMarked, SERVICE_VARIABLE, WORKER_VARIABLE } from "./marked-processes.ts";
-import type { FromWorker, ToWorker } from "./messages.ts";
+import { readMessage, type ToWorker } from "./messages.ts";
 
-/** How a step in a worker ended. `died`: nobody knows how far it came. */
+/** How a step in a worker ended. `died`: nobody knows how far it came; `not-started`: it did not begin. */
 export type WorkerEnd =
   | { readonly kind: "ended"; readonly result: StepResult; readonly terminate: boolean }
+  | { readonly kind: "not-started"; readonly how: string }
   | { readonly kind: "died"; readonly how: string };
 
 export interface WorkerListener {
@@ -41,7 +42,10 @@ export class WorkerPool {
     return [...this.#all];
   }
 
-  /** An idle worker, or a new one. Throws PROGRAM_NOT_STARTED. */
+  /**
+   * An idle worker, or a new one, which may turn out not to start. Throws the system's own error where there is not even
+   * room to try.
+   */
   take(): Worker {
     for (const worker of this.#all) if (worker.claim()) return worker;
     const worker = new Worker(this.#options, () => this.#all.delete(worker));
@@ -63,6 +67,9 @@ export class WorkerPool {
     await Promise.all(workers.map(({ exited }) => exited));
   }
 }
+
+/** How long the channel of a worker that has died is read at most, should something else hold it open. */
+const LAST_WORDS_MS = 5000;
 
 export class Worker {
   readonly startedAt: number;
@@ -130,18 +137,26 @@ export class Worker {
     this.uses += 1;
     this.step = message.step.id;
     return new Promise((resolve) => {
+      let late: NodeJS.Timeout | undefined;
       const finish = (end: WorkerEnd) => {
-        this.#child.off("message", onMessage).off("exit", onExit).off("error", onError);
+        this.#child.off("message", onMessage).off("exit", onExit).off("close", onClose).off("error", onError);
+        clearTimeout(late);
         this.step = null;
         resolve(end);
       };
       const onMessage = (received: unknown) => {
-        const said = received as FromWorker;
+        const said = readMessage(received, message.step);
+        if (said === null) return;
         if (said.kind === "log") listener.log(said.level, said.text);
         else if (said.kind === "hide") listener.hide(said.value);
         else finish({ kind: "ended", result: said.result, terminate: said.terminate });
       };
+      // What it said before it died may come after the news that it has died, and counts: its step would be done once more.
       const onExit = (status: number | null, signal: NodeJS.Signals | null) => {
+        this.#sweep();
+        late = setTimeout(() => onClose(status, signal), LAST_WORDS_MS);
+      };
+      const onClose = (status: number | null, signal: NodeJS.Signals | null) => {
         this.#sweep();
         finish({
           kind: "died",
@@ -150,10 +165,10 @@ export class Worker {
       };
       const onError = (error: Error) => {
         if (this.#child.pid === undefined)
-          finish({ kind: "died", how: `could not be started: ${error.message}` });
+          finish({ kind: "not-started", how: `could not be started: ${error.message}` });
       };
-      this.#child.on("message", onMessage).on("exit", onExit).on("error", onError);
-      if (this.#over) onExit(this.#child.exitCode, this.#child.signalCode);
+      this.#child.on("message", onMessage).on("exit", onExit).on("close", onClose).on("error", onError);
+      if (this.#over) onClose(this.#child.exitCode, this.#child.signalCode);
       else this.#send(message);
     });
   }
@@ -220,15 +235,4 @@ function ownEnvironment(): Record<string, string> {
     )
       kept[name] = value;
   return kept;
-}
-
-/** Why a step was ended from outside, as its own result says it. */
-export function timeLimitError(limitMs: number): LockstepError {
-  return new LockstepError(
-    "JOB_TIME_LIMIT",
-    `the step took longer than its time limit of ${limitMs / 1000} s`,
-    {
-      expected: limitMs,
-    },
-  );
 }
