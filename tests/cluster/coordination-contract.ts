@@ -193,6 +193,21 @@ export const COORDINATION_PROMISES: readonly CoordinationPromise[] = [
   },
 
   {
+    title: "values are found by the beginning of their key, and the keys alone",
+    hold: async (open) => {
+      const [store, name] = [await open(), nextName()];
+      await take(store, name, 0, 1);
+      const written = ["a/1", "a/2", "a", "a0", "A/1", "a/\u00e9"].map((key) => [key, `of ${key}`] as const);
+      assert.equal(await store.writeGuarded(name, 1, new Map(written)), true);
+      const below = ["a/1", "a/2", "a/\u00e9"];
+      assert.deepEqual([...(await store.readValues(name, "a/")).keys()].sort(), below);
+      assert.equal((await store.readValues(name, "a/2")).get("a/2"), "of a/2");
+      assert.deepEqual([...(await store.readValueKeys(name, "a/"))].sort(), below);
+      assert.equal((await store.readValueKeys(name, "")).length, written.length);
+    },
+  },
+
+  {
     title: "names and values of different virtual servers do not meet",
     hold: async (open) => {
       const [store, name] = [await open(), nextName()];

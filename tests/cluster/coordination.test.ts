@@ -3,6 +3,7 @@ import { type Coordination, openEtcd, openPostgres } from "@lockstep/cluster";
 import { systemClock } from "@lockstep/platform";
 import { type TestDatabase, usePostgres } from "../support/postgres.ts";
 import { COORDINATION_PROMISES } from "./coordination-contract.ts";
+import { DOCUMENT_PROMISES } from "./document-contract.ts";
 import { type EtcdCluster, findEtcd, startEtcd } from "./etcd-cluster.ts";
 import { simulatedStore } from "./simulated-coordination.ts";
 
@@ -15,7 +16,8 @@ function testCoordination(
   open: (t: TestContext) => Promise<Coordination>,
 ): void {
   suite(`coordination: ${title}`, { skip }, () => {
-    for (const { title, hold } of COORDINATION_PROMISES) test(title, (t) => hold(() => open(t)));
+    for (const { title, hold } of [...COORDINATION_PROMISES, ...DOCUMENT_PROMISES])
+      test(title, (t) => hold(() => open(t)));
   });
 }
 

@@ -1,7 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { accessSync, constants, existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { get, type IncomingMessage } from "node:http";
+import { get as getSecurely } from "node:https";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
@@ -72,14 +74,23 @@ class Member implements EtcdMember {
   }
 }
 
+/** How clients are let in: TLS by this certificate, which signs itself, and for how long a login lasts. */
+export interface EtcdAccess {
+  readonly certFile: string;
+  readonly keyFile: string;
+  readonly tokenSeconds: number;
+}
+
 /** Three members that have a leader. */
-export async function startEtcd(program: string): Promise<EtcdCluster> {
+export async function startEtcd(program: string, access: EtcdAccess | null = null): Promise<EtcdCluster> {
   const directory = await mkdtemp(
     join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "lockstep-test-etcd-"),
   );
   const ports = await freePorts(6);
   const peers = [0, 1, 2].map((index) => `http://127.0.0.1:${ports[index]}`);
-  const clients = [3, 4, 5].map((index) => `http://127.0.0.1:${ports[index]}`);
+  const clients = [3, 4, 5].map(
+    (index) => `${access === null ? "http" : "https"}://127.0.0.1:${ports[index]}`,
+  );
   const initial = peers.map((peer, index) => `m${index}=${peer}`).join(",");
   const member = (index: 0 | 1 | 2): Member => {
     const [peer = "", client = ""] = [peers[index], clients[index]];
@@ -88,6 +99,12 @@ export async function startEtcd(program: string): Promise<EtcdCluster> {
       ...["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer],
       ...["--listen-client-urls", client, "--advertise-client-urls", client],
       ...["--initial-cluster", initial, "--initial-cluster-token", directory],
+      ...(access === null
+        ? []
+        : [
+            ...["--cert-file", access.certFile, "--key-file", access.keyFile],
+            ...["--auth-token-ttl", String(access.tokenSeconds)],
+          ]),
       ...["--heartbeat-interval", "100", "--election-timeout", "1000", "--log-level", "error"],
     ]);
   };
@@ -102,7 +119,8 @@ export async function startEtcd(program: string): Promise<EtcdCluster> {
     await rm(directory, { recursive: true, force: true });
   };
   try {
-    await Promise.all(clients.map(untilHealthy));
+    const ca = access === null ? null : await readFile(access.certFile, "utf8");
+    await Promise.all(clients.map((client) => untilHealthy(client, ca)));
     return { members, endpoints: clients, stop };
   } catch (error) {
     await stop();
@@ -110,21 +128,30 @@ export async function startEtcd(program: string): Promise<EtcdCluster> {
   }
 }
 
-async function untilHealthy(endpoint: string): Promise<void> {
+async function untilHealthy(endpoint: string, ca: string | null): Promise<void> {
   for (const until = performance.now() + READY_MS; ; ) {
-    try {
-      const response = await fetch(`${endpoint}/health`, { signal: AbortSignal.timeout(2000) });
-      if (/"health":"true"/.test(await response.text())) return;
-    } catch {
-      // Not yet.
-    }
+    if (/"health":"true"/.test(await readHealth(endpoint, ca))) return;
     if (performance.now() > until) throw new Error(`etcd at ${endpoint} is not ready`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
 
+/** What the member says of itself; empty when it says nothing. */
+async function readHealth(endpoint: string, ca: string | null): Promise<string> {
+  try {
+    const request = (ca === null ? get : getSecurely)(`${endpoint}/health`, {
+      timeout: 2000,
+      ...(ca === null ? {} : { ca }),
+    });
+    const [response] = (await once(request, "response")) as [IncomingMessage];
+    return Buffer.concat(await response.toArray()).toString();
+  } catch {
+    return "";
+  }
+}
+
 /** Ports that nobody has at the moment. Held together until all are found, so that they differ. */
-async function freePorts(count: number): Promise<number[]> {
+export async function freePorts(count: number): Promise<number[]> {
   const servers = Array.from({ length: count }, () => createServer());
   const ports: number[] = [];
   for (const server of servers) {

@@ -41,6 +41,8 @@ export interface LeaseRules {
   readonly checksTokens: boolean;
   /** Whether the store compares before it swaps. */
   readonly compares: boolean;
+  /** Whether the guard is told of the address before the daemon takes it. */
+  readonly touches: boolean;
 }
 
 export const REAL_RULES: LeaseRules = {
@@ -49,6 +51,7 @@ export const REAL_RULES: LeaseRules = {
   asks: "before-each-act",
   checksTokens: true,
   compares: true,
+  touches: true,
 };
 
 /** Draws a scenario whose times just so fulfil the two inequalities, or with some room. */

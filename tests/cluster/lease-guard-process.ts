@@ -4,6 +4,7 @@ import {
   type GuardState,
   nextGuardWake,
   startGuard,
+  WRITTEN_BY_GUARD,
 } from "@lockstep/core";
 import type { SimMachine } from "./lease-machine.ts";
 
@@ -88,9 +89,14 @@ export class SimGuard {
         world.say(`guard of ${machine.name} kills ${effect.token}: ${effect.why}`);
         machine.onMachine(world.prng.next() * world.scenario.times.stopMs, () => {
           if (!this.isUp) return;
-          machine.endService();
-          this.tell({ kind: "gone" });
+          machine.endService(effect.touched.includes("address"));
+          this.tell({ kind: "gone", isClean: true });
         });
+        return;
+      case "touched":
+        machine.touched(effect.token);
+        return;
+      case "exited":
         return;
       case "stopped":
         machine.hear({ kind: "stopped", token: effect.token });
@@ -114,7 +120,7 @@ export class SimGuard {
         return;
       if (record.node === null) return;
       isAnswered = true;
-      const given = { ...record, node: null, next: null, write: record.write + 1 };
+      const given = { ...record, node: null, next: null, write: WRITTEN_BY_GUARD };
       world.callStore(name, { expected: revision, record: given, takes: false }, ({ swapped }) => {
         if (swapped) world.counts.givenBackByGuard += 1;
       });

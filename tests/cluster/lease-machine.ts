@@ -1,4 +1,5 @@
 import {
+  type GuardEvent,
   type LeaseEffect,
   type LeaseEvent,
   type LeaseOptions,
@@ -11,25 +12,20 @@ import {
 import { DriftingClock } from "@lockstep/testing";
 import { SimGuard } from "./lease-guard-process.ts";
 import type { Truth } from "./lease-oracle.ts";
+import { type ActingMachine, OwnerActs } from "./lease-owner-acts.ts";
 import type { LeaseWorld } from "./lease-world.ts";
 
 /** A daemon that is scheduled needs this long at most. */
 const DAEMON_DELAY_MS = 5;
-const ACT_MS = 25;
 const LEAVE_MS = 300;
 const CLEANING_POLL_MS = 20;
-const ANNOUNCE_EVERY_MS = 150;
 const CHANGE_EVERY_MS = 90;
-
-type Act = "address" | "announce" | "launch";
-const START: readonly Act[] = ["address", "announce", "launch", "announce", "announce"];
-const AGAIN: readonly Act[] = ["announce", "announce", "announce"];
 
 /**
  * One machine: a daemon that runs the lease which ships, its guard process, the service and the address as they truly
  * are, and one clock for all of them. Each process can be frozen or killed by itself, and the machine as a whole.
  */
-export class SimMachine implements Truth {
+export class SimMachine implements Truth, ActingMachine {
   readonly name: string;
   readonly clock: DriftingClock;
   service: number | null = null;
@@ -49,9 +45,7 @@ export class SimMachine implements Truth {
   #isFrozen = false;
   #missed: (() => void)[] = [];
   #wakeAt = Number.POSITIVE_INFINITY;
-  /** What a daemon that caches would believe. */
-  #flag = false;
-  #sequence = 0;
+  readonly #acts = new OwnerActs(this);
   #guard: SimGuard | null = null;
   #lastToken = 0;
   /** Two faults of one machine at once are more than a guard can cover. */
@@ -116,8 +110,7 @@ export class SimMachine implements Truth {
     this.#isFrozen = false;
     this.#missed = [];
     this.#wakeAt = Number.POSITIVE_INFINITY;
-    this.#flag = false;
-    this.#sequence += 1;
+    this.#acts.end();
     this.#options = this.#drawOptions();
     this.#state = startLease();
     this.#clean();
@@ -359,9 +352,7 @@ export class SimMachine implements Truth {
       case "start": {
         const owners = world.machines.filter((machine) => machine.maySay()).map(({ name }) => name);
         world.oracle.demandOneOwner(owners, world.agenda.now);
-        this.#flag = true;
-        this.#sequence += 1;
-        this.#act(START, effect.token, this.#sequence, true);
+        this.#acts.begin(effect.token);
         return;
       }
       case "leave":
@@ -371,8 +362,7 @@ export class SimMachine implements Truth {
         if (effect.reason === "deadline") world.counts.lostByDeadline += 1;
         else if (effect.reason === "overtaken") world.counts.lostByOvertaking += 1;
         else world.counts.lostByGuard += 1;
-        this.#flag = false;
-        this.#sequence += 1;
+        this.#acts.end();
         this.#guard?.tell({ kind: "kill", token: effect.token });
         this.#killService(effect.token);
         return;
@@ -406,60 +396,33 @@ export class SimMachine implements Truth {
 
   // What the daemon does as the owner.
 
-  #act(acts: readonly Act[], token: number, sequence: number, isFirst: boolean): void {
-    const [act, ...rest] = acts;
-    if (act === undefined) {
-      this.inDaemon(ANNOUNCE_EVERY_MS, () => {
-        if (this.#sequence === sequence) this.#act(AGAIN, token, sequence, true);
-      });
-      return;
-    }
-    this.inDaemon(1 + this.#world.prng.next() * (ACT_MS - 1), () => {
-      if (this.#sequence !== sequence) return;
-      if (!this.#mayAct(isFirst)) {
-        this.#world.counts.actsRefused += 1;
-        return;
-      }
-      this.#do(act, token);
-      this.#act(rest, token, sequence, false);
-    });
+  mayServeNow(): boolean {
+    return mayServe(this.#state, this.clock.now());
   }
 
-  #mayAct(isFirst: boolean): boolean {
-    switch (this.#world.rules.asks) {
-      case "before-each-act":
-        return mayServe(this.#state, this.clock.now());
-      case "once-a-sequence":
-        return !isFirst || mayServe(this.#state, this.clock.now());
-      case "a-flag":
-        return this.#flag;
-    }
+  tellGuard(event: GuardEvent): void {
+    this.#guard?.tell(event);
   }
 
-  #do(act: Act, token: number): void {
-    const { oracle, agenda } = this.#world;
-    switch (act) {
-      case "address":
-        this.address = token;
-        oracle.demandAlone(this, agenda.now);
-        return;
-      case "announce":
-        oracle.announced(this, agenda.now);
-        return;
-      case "launch":
-        this.#guard?.tell({ kind: "launch", token });
-        return;
-    }
+  takeAddress(token: number): void {
+    this.address = token;
+    this.#world.oracle.demandAlone(this, this.#world.agenda.now);
+  }
+
+  announce(): void {
+    this.#world.oracle.announced(this, this.#world.agenda.now);
+  }
+
+  touched(token: number): void {
+    this.#acts.touched(token);
   }
 
   #leave(token: number): void {
-    this.#flag = false;
-    this.#sequence += 1;
-    const sequence = this.#sequence;
-    this.inDaemon(this.#world.prng.next() * LEAVE_MS, () => {
-      if (this.#sequence !== sequence) return;
-      if (this.service !== null) this.#guard?.tell({ kind: "gone" });
+    this.#acts.end();
+    this.#acts.later(this.#world.prng.next() * LEAVE_MS, () => {
+      if (this.service !== null) this.#guard?.tell({ kind: "exited", service: "service" });
       this.endService();
+      this.#guard?.tell({ kind: "release", token, resource: "address" });
       this.#guard?.tell({ kind: "disarm", token });
     });
   }
@@ -489,9 +452,9 @@ export class SimMachine implements Truth {
     });
   }
 
-  endService(): void {
+  endService(takesAddress = true): void {
     if (this.service !== null) this.#world.say(`${this.name} ends its service`);
     this.service = null;
-    this.address = null;
+    if (takesAddress) this.address = null;
   }
 }

@@ -39,6 +39,7 @@ export const LEASE_MUTANTS: readonly LeaseMutant[] = [
       return stepGuard(state, event, late);
     },
   }),
+  mutant("takes the address before the guard knows how to take it away", { touches: false }),
   mutant("does not wait", {
     step: (state, event, now, options) => stepLease(state, event, now, { ...options, waitMs: 0 }),
   }),

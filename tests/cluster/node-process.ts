@@ -1,10 +1,18 @@
-import { type CoordinationConfig, LeaseDriver, openCoordination } from "@lockstep/cluster";
-import type { LeaseTimes } from "@lockstep/core";
+import {
+  type Coordination,
+  type CoordinationConfig,
+  openCoordination,
+  resourceFactories,
+  VirtualServerHost,
+} from "@lockstep/cluster";
+import type { LeaseTimes, VirtualServerDefinition } from "@lockstep/core";
 import { systemClock } from "@lockstep/platform";
+import { isLockstepError } from "@lockstep/protocol/wire";
+import { openFileResource } from "./file-resource.ts";
 
 /**
- * A node's daemon, as far as the lease goes, for tests that stop and kill real processes. Takes its configuration as its
- * first argument, orders through standard input, and says what happens on standard output, a line each.
+ * A node's daemon, as far as one virtual server goes, for tests that stop and kill real processes. Takes its configuration
+ * as its first argument, orders through standard input, and says what happens on standard output, a line each.
  */
 export interface NodeConfig {
   readonly node: string;
@@ -12,20 +20,34 @@ export interface NodeConfig {
   readonly rank: number;
   readonly times: LeaseTimes;
   readonly coordination: CoordinationConfig;
-  readonly program: string;
-  readonly arguments: readonly string[];
-  readonly environment: Readonly<Record<string, string>>;
+  readonly directory: string;
+  readonly definition: VirtualServerDefinition;
 }
 
 const config = JSON.parse(process.argv[2] ?? "") as NodeConfig;
-const { node, others, rank, coordination } = config;
+const { node, others, rank, coordination, directory, definition } = config;
 const { trustMs, waitMs, renewMs, callMs } = config.times;
 const say = (message: object) => process.stdout.write(`${JSON.stringify(message)}\n`);
-const instance = `${node}.${process.pid}`;
-const driver = new LeaseDriver({
+
+/** A store that does not answer yet is asked again, as long as anybody waits for this process. */
+async function openStore(): Promise<Coordination> {
+  for (;;) {
+    try {
+      return await openCoordination(coordination, systemClock);
+    } catch (error) {
+      if (!isLockstepError(error, "COORDINATION_UNREACHABLE")) throw error;
+    }
+  }
+}
+
+process.stdin.once("end", () => process.exit(0)).resume();
+const store = await openStore();
+process.stdin.removeAllListeners("end");
+const host = new VirtualServerHost({
+  definition,
   lease: {
     node,
-    instance,
+    instance: `${node}.${process.pid}`,
     members: others,
     trustMs,
     waitMs,
@@ -36,29 +58,22 @@ const driver = new LeaseDriver({
     automatic: true,
     failsafe: false,
   },
-  guard: {
-    virtualServer: "JOBS",
-    instance,
-    program: config.program,
-    arguments: config.arguments,
-    directory: "/",
-    environment: config.environment,
-    afterKill: [],
-    coordination,
-  },
-  coordination: await openCoordination(coordination, systemClock),
-  graceMs: 2000,
-  note: (note) => say(note),
-  exited: (token) => {
-    say({ what: "exited", token });
-    driver.restart(token);
+  coordination: store,
+  coordinationConfig: coordination,
+  directory,
+  factories: { ...resourceFactories, "ip-address": openFileResource },
+  clock: systemClock,
+  beforeOnline: () => Promise.resolve(),
+  listener: {
+    noted: (note) => say(note),
+    failoverWanted: (resource, problem) => say({ what: "wants-failover", resource, problem }),
+    changed: () => {},
   },
 });
-const take = () => driver.wish({ kind: "take", delayMs: rank * 100, force: false });
+const take = () => host.wish({ kind: "take", delayMs: rank * 100, force: false });
 process.stdin.on("data", (order: Buffer) => {
-  if (order.toString() === "leave\n") driver.wish({ kind: "leave", next: null });
+  if (order.toString() === "leave\n") host.wish({ kind: "leave", next: null });
   if (order.toString() === "take\n") take();
 });
-process.stdin.on("end", () => void driver.close().then(() => process.exit(0)));
+process.stdin.on("end", () => void host.close().then(() => process.exit(0)));
 take();
-driver.cleaned();

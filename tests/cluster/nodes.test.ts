@@ -2,6 +2,9 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { suite, type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { type CoordinationConfig, openCoordination } from "@lockstep/cluster";
@@ -12,6 +15,7 @@ import { urlOf } from "./database-url.ts";
 import { findEtcd, startEtcd } from "./etcd-cluster.ts";
 import { findMarked } from "./marked-processes.ts";
 import type { NodeConfig } from "./node-process.ts";
+import { defineResource, defineServer } from "./server-definition.ts";
 
 // Three real daemons with their guards and services on a real store. What runs where is looked up in the process table,
 // all the time, whatever the daemons believe.
@@ -34,6 +38,7 @@ class Lab {
   readonly #run = randomUUID();
   readonly #coordination: CoordinationConfig;
   readonly #names = ["a", "b", "c"];
+  readonly #directory = mkdtempSync(join(tmpdir(), "lockstep-test-nodes-"));
   #isSampling = true;
   readonly #sampling: Promise<void>;
   readonly together: string[] = [];
@@ -46,6 +51,7 @@ class Lab {
   }
 
   #mark = (name: string) => `${this.#run}.${name}`;
+  #address = (name: string) => join(this.#directory, `address.${name}`);
 
   start(name: string): void {
     const config: NodeConfig = {
@@ -54,9 +60,21 @@ class Lab {
       rank: this.#names.indexOf(name),
       times: TIMES,
       coordination: this.#coordination,
-      program: "/bin/sh",
-      arguments: ["-c", SERVICE],
-      environment: { PATH: process.env.PATH ?? "", LOCKSTEP_TEST_MARK: this.#mark(name) },
+      directory: join(this.#directory, name),
+      definition: defineServer([
+        defineResource("address", "ip-address", { file: this.#address(name) }),
+        defineResource(
+          "service",
+          "generic-service",
+          {
+            program: "/bin/sh",
+            arguments: ["-c", SERVICE],
+            environment: [`LOCKSTEP_TEST_MARK=${this.#mark(name)}`],
+            stopMs: 500,
+          },
+          { dependency: [["address"]] },
+        ),
+      ]),
     };
     const daemon = spawn(process.execPath, [NODE, JSON.stringify(config)], {
       stdio: ["pipe", "ignore", "inherit"],
@@ -71,8 +89,24 @@ class Lab {
     return daemon;
   }
 
+  /** Those who have anything of the virtual server, and those who have its service. */
+  having(): string[] {
+    return this.#names.filter((name) => existsSync(this.#address(name)) || this.#runs(name));
+  }
+
   serving(): string[] {
-    return this.#names.filter((name) => findMarked(this.#mark(name)).length > 0);
+    return this.#names.filter((name) => this.#runs(name));
+  }
+
+  #runs(name: string): boolean {
+    return findMarked(this.#mark(name)).length > 0;
+  }
+
+  /** Kills a guard of this node; another one takes its place. */
+  killGuard(name: string): void {
+    const noted = readFileSync(join(this.#directory, name, "guard.json"), "utf8");
+    const [guard] = JSON.parse(noted) as { readonly pid: number }[];
+    if (guard !== undefined) process.kill(guard.pid, "SIGKILL");
   }
 
   /** Ends what a node serves with, and waits until it is started again. */
@@ -85,10 +119,10 @@ class Lab {
 
   async #sample(): Promise<void> {
     while (this.#isSampling) {
-      const serving = this.serving();
+      const having = this.having();
       this.samples += 1;
       // One look is not one moment: the one may have ended before the other began. So both are looked at again.
-      if (serving.length > 1 && this.serving().length > 1) this.together.push(serving.join(" and "));
+      if (having.length > 1 && this.having().length > 1) this.together.push(having.join(" and "));
       await systemClock.sleep(SAMPLE_MS);
     }
   }
@@ -112,6 +146,7 @@ class Lab {
     }
     for (const name of this.#names)
       for (const pid of findMarked(this.#mark(name))) process.kill(pid, "SIGKILL");
+    rmSync(this.#directory, { recursive: true, force: true });
   }
 }
 
@@ -119,7 +154,8 @@ async function tellStory(t: TestContext, coordination: CoordinationConfig): Prom
   assert.ok(isProven(proveLease(TIMES)));
   const lab = new Lab(coordination);
   t.after(() => lab.end());
-  const store = await openCoordination(coordination, systemClock);
+  // Its own look at the store may take longer than a daemon's.
+  const store = await openCoordination({ ...coordination, callMs: 20_000 }, systemClock);
   t.after(() => store.close());
   const token = async () => (await store.read("JOBS")).record?.token ?? 0;
 
@@ -132,9 +168,10 @@ async function tellStory(t: TestContext, coordination: CoordinationConfig): Prom
   assert.ok((await token()) > before);
   lab.start(first);
 
-  // A daemon that freezes: it can neither renew nor stop anything.
+  // A daemon that freezes: it can neither renew nor stop anything. Its guard has taken everything away meanwhile.
   lab.daemon(second).kill("SIGSTOP");
   const third = await lab.owner(second);
+  assert.ok(!lab.having().includes(second));
   lab.daemon(second).kill("SIGCONT");
 
   // Moved on purpose.
@@ -147,6 +184,11 @@ async function tellStory(t: TestContext, coordination: CoordinationConfig): Prom
   await lab.kill(fourth);
   assert.equal(await lab.owner(), fourth);
   assert.equal(await token(), present);
+
+  // A guard that is killed takes everything along; its daemon, or another one, takes the lease anew.
+  lab.killGuard(fourth);
+  while ((await token()) === present) await systemClock.sleep(SAMPLE_MS);
+  await lab.owner();
 
   assert.deepEqual(lab.together, []);
   t.diagnostic(`${lab.samples} looks at what runs: never two; ${first}, ${second}, ${third}, ${fourth}`);

@@ -1,6 +1,6 @@
-import type { Coordination } from "@lockstep/cluster";
+import { type Coordination, checkDocument } from "@lockstep/cluster";
 import type { LeaseRecord } from "@lockstep/core";
-import { SimRecordStore } from "@lockstep/testing";
+import { SimDocumentStore, SimRecordStore } from "@lockstep/testing";
 
 /** The store of the simulation behind the port of the real ones, so that one suite can hold all of them to one contract. */
 export function simulatedStore(): () => Coordination {
@@ -10,7 +10,23 @@ export function simulatedStore(): () => Coordination {
     stores.set(name, store);
     return store;
   };
+  const documents = new SimDocumentStore();
   return () => ({
+    documents: {
+      read: async (key) => documents.read(key),
+      list: async (prefix) => documents.list(prefix),
+      write: async (key, expected, text) => {
+        checkDocument(key, text);
+        return documents.write(key, expected, text);
+      },
+      watch: (prefix, tell, signal) => {
+        tell();
+        return untilAborted(
+          signal,
+          documents.watch((key) => key.startsWith(prefix) && tell()),
+        );
+      },
+    },
     read: async (name) => {
       const { record, revision } = storeOf(name).read();
       return { record, revision };
@@ -24,17 +40,24 @@ export function simulatedStore(): () => Coordination {
       const { record, revision } = storeOf(name).read();
       if (revision > 0) tell({ record, revision });
       const stop = storeOf(name).watch((record, revision) => tell({ record, revision }));
-      return new Promise((resolve) => {
-        const end = () => {
-          stop();
-          resolve();
-        };
-        if (signal.aborted) end();
-        else signal.addEventListener("abort", end, { once: true });
-      });
+      return untilAborted(signal, stop);
     },
     writeGuarded: async (name, token, values) => storeOf(name).writeGuarded(token, values),
-    readValues: async (name) => storeOf(name).values,
+    readValues: async (name, prefix = "") =>
+      new Map([...storeOf(name).values].filter(([key]) => key.startsWith(prefix))),
+    readValueKeys: async (name, prefix) =>
+      [...storeOf(name).values.keys()].filter((key) => key.startsWith(prefix)),
     close: async () => {},
+  });
+}
+
+function untilAborted(signal: AbortSignal, stop: () => void): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      stop();
+      resolve();
+    };
+    if (signal.aborted) end();
+    else signal.addEventListener("abort", end, { once: true });
   });
 }

@@ -3,8 +3,10 @@ import {
   type LeaseEvent,
   type LeaseNote,
   type LeaseOptions,
+  type LeaseRole,
   type LeaseState,
   type LeaseWish,
+  type LostReason,
   leaseToken,
   mayServe,
   nextLeaseWake,
@@ -15,10 +17,11 @@ import { isLockstepError } from "@lockstep/protocol/wire";
 import { bootClock } from "./boot-clock.ts";
 import type { Coordination } from "./coordination/coordination.ts";
 import { type Guard, startGuardProcess } from "./guard/guard-client.ts";
-import type { FromGuard, GuardConfig } from "./guard/messages.ts";
+import type { FromGuard, GuardConfig, ToGuard } from "./guard/messages.ts";
 
 /**
  * The lease of one virtual server as a node's daemon drives it: calls the store, tells the guard, and decides nothing.
+ * What is served under the lease it does not know; the hooks do.
  *
  * No call is waited for in the loop: a renewal that hangs must not stop the clock. The state stands before its effects are
  * carried out, because an effect may call back.
@@ -27,35 +30,76 @@ export interface LeaseDriverOptions {
   readonly lease: LeaseOptions;
   readonly guard: GuardConfig;
   readonly coordination: Coordination;
-  /** How long the service may take to end by itself when the virtual server leaves. */
-  readonly graceMs: number;
-  readonly note: (note: LeaseNote) => void;
-  /** The service ended by itself, or could not be started, while we own. */
-  readonly exited: (token: number) => void;
+  readonly hooks: LeaseHooks;
+}
+
+/** What of a lease may change while it is held. */
+export type LeaseTuning = Omit<LeaseOptions, "node" | "instance">;
+
+export interface LeaseHooks {
+  /** The lease is ours and the guard armed: begin. Each act asks `token()` again. */
+  start(token: number): void;
+  /** Take everything offline in order, then call `left`; the lease goes on meanwhile. */
+  leave(token: number): void;
+  /** It is lost: end everything now. Resolves when nothing is left that is not the guard's to end. Never rejects. */
+  stop(token: number, reason: LostReason): Promise<void>;
+  /** The guard said something of a resource or of itself. */
+  heard(message: FromGuard): void;
+  /** A guard was started: the first, or one in place of one that was lost. */
+  guarded(guard: Guard): void;
+  /** The state of the lease may differ from before. */
+  changed(): void;
+  note(note: LeaseNote): void;
+  /** How long something took that the times of the lease must allow for. */
+  measured(term: "guardDelayMs" | "stopMs", ms: number): void;
   /** A message for the daemon of another node; only failsafe sends any. */
-  readonly send?: (member: string, event: LeaseEvent) => void;
+  send?(member: string, event: LeaseEvent): void;
+}
+
+/** A guard that has not answered by then is replaced; the others take over long before. */
+const GUARD_SILENT_MS = 5_000;
+/** How often it is asked, so that one that is frozen is found before it is needed. */
+const GUARD_ASKED_MS = 2_000;
+/** Before another one in the place of one that never was there: whatever keeps it from beginning takes the whole daemon. */
+const GUARD_AGAIN_MS = 500;
+
+interface Ending {
+  readonly token: number;
+  /** What the daemon itself ends. */
+  readonly done: Promise<unknown>;
 }
 
 export class LeaseDriver {
   readonly #options: LeaseDriverOptions;
   readonly #now = bootClock();
-  readonly #ending = new AbortController();
+  readonly #closing = new AbortController();
+  #lease: LeaseOptions;
   #state: LeaseState = startLease();
   #guard: Guard;
   #timer: NodeJS.Timeout | undefined;
-  #grace: NodeJS.Timeout | undefined;
+  #silence: NodeJS.Timeout | undefined;
   #watching: Promise<void>;
+  readonly #asking: NodeJS.Timeout;
+  /** Who waits for the guard to answer; and since when it has not, by our own clock. */
+  #pongs: (() => void)[] = [];
+  #askedAt: number | null = null;
+  /** One that is still being started may take long on a busy machine, and owns nothing. */
+  #isGuardReady = false;
   #lastToken = 0;
-  #leaving: number | null = null;
+  #ending: Ending | null = null;
+  /** The token whose rest the guard was told to end, so that it can be given back; `isLeft`: until that is gone. */
+  #abandoned: { readonly token: number; readonly isLeft: Promise<void> | null } | null = null;
 
   constructor(options: LeaseDriverOptions) {
     this.#options = options;
+    this.#lease = options.lease;
     this.#guard = this.#startGuard();
     this.#watching = options.coordination.watch(
       options.guard.virtualServer,
       (observation) => this.#apply({ kind: "seen", observation }),
-      this.#ending.signal,
+      this.#closing.signal,
     );
+    this.#asking = setInterval(() => this.#askGuard(), GUARD_ASKED_MS);
   }
 
   /** What a former life left is gone. */
@@ -67,9 +111,62 @@ export class LeaseDriver {
     this.#apply({ kind: "wish", wish });
   }
 
+  /** Takes effect with the next step. Which times may follow which is for the caller to know (core/lease-change.ts). */
+  tune(tuning: LeaseTuning): void {
+    this.#lease = { ...this.#lease, ...tuning };
+    this.#apply({ kind: "tick" });
+  }
+
   /** Something from another node's daemon. */
   hear(event: LeaseEvent): void {
     this.#apply(event);
+  }
+
+  /** Everything is online under this token; for those who look. */
+  started(token: number): void {
+    this.#apply({ kind: "started", token });
+  }
+
+  /** Everything is offline in order. The guard ends and undoes what is left all the same; then the lease is given back. */
+  left(token: number): void {
+    this.#abandoned = { token, isLeft: null };
+    this.tell({ kind: "disarm", token });
+    this.#expectAnswer();
+  }
+
+  /**
+   * Not everything would go offline in order: the guard ends the rest, and the lease is given back. What the guard cannot
+   * end either keeps the lease here until `isLeft` resolves.
+   */
+  abandon(token: number, isLeft: Promise<void>): void {
+    this.#abandoned = { token, isLeft };
+    this.tell({ kind: "kill", token });
+    this.#expectAnswer();
+  }
+
+  /** To the guard. */
+  tell(message: ToGuard): void {
+    this.#guard.tell(message);
+  }
+
+  /** Resolves when the guard says that it is there; one that is frozen never does. */
+  guardAnswers(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#pongs.push(resolve);
+    this.tell({ kind: "ping" });
+    return promise;
+  }
+
+  get role(): LeaseRole {
+    return this.#state.role;
+  }
+
+  /** Whether others must still take it that we own: owning, ending, or giving back. */
+  get isHolding(): boolean {
+    const { role } = this.#state;
+    if (role.kind !== "observing") return role.kind !== "cleaning";
+    const record = role.seen?.record ?? null;
+    return record !== null && record.node !== null && record.instance === this.#lease.instance;
   }
 
   /** To be asked before each act. */
@@ -82,37 +179,35 @@ export class LeaseDriver {
     return leaseToken(this.#state, this.#now());
   }
 
-  /** Starts the service again under the same lease, after it ended by itself. */
-  restart(token: number): void {
-    if (this.token() === token) this.#guard.tell({ kind: "launch", token });
-  }
-
-  /** Ends the service and everything else, and gives the lease back. */
+  /** The guard ends what is left and gives the lease back. */
   async close(): Promise<void> {
-    this.#ending.abort();
+    this.#closing.abort();
     clearTimeout(this.#timer);
-    clearTimeout(this.#grace);
+    clearTimeout(this.#silence);
+    clearInterval(this.#asking);
     await this.#guard.close();
     await this.#watching;
   }
 
   #apply(event: LeaseEvent): void {
-    if (this.#ending.signal.aborted) return;
-    const { state, effects } = stepLease(this.#state, event, this.#now(), this.#options.lease);
+    if (this.#closing.signal.aborted) return;
+    const { state, effects } = stepLease(this.#state, event, this.#now(), this.#lease);
     this.#state = state;
     for (const effect of effects) this.#carryOut(effect);
     this.#plan();
+    if (effects.length > 0) this.#options.hooks.changed();
   }
 
   #plan(): void {
     clearTimeout(this.#timer);
-    const wake = nextLeaseWake(this.#state, this.#options.lease);
+    const wake = nextLeaseWake(this.#state, this.#lease);
     if (wake === null) return;
     this.#timer = setTimeout(() => this.#apply({ kind: "tick" }), Math.max(0, Math.ceil(wake - this.#now())));
   }
 
   #carryOut(effect: LeaseEffect): void {
-    const { coordination, guard, note, send, lease } = this.#options;
+    const { coordination, guard, hooks } = this.#options;
+    const lease = this.#lease;
     switch (effect.kind) {
       case "read": {
         const { call } = effect;
@@ -140,29 +235,31 @@ export class LeaseDriver {
       }
       case "arm":
         this.#lastToken = effect.token;
-        this.#guard.tell(effect);
+        this.tell(effect);
         return;
       case "extend":
-        this.#guard.tell(effect);
+        this.tell(effect);
         return;
       case "start":
-        // Carried out at once; still the guard looks at the clock again before it launches.
-        if (this.mayServe()) this.#guard.tell({ kind: "launch", token: effect.token });
+        if (this.mayServe()) hooks.start(effect.token);
         return;
       case "leave":
-        this.#leave(effect.token);
+        hooks.leave(effect.token);
         return;
       case "stop":
-        // Both: the guard may die at this moment, and so may we.
-        this.#guard.tell({ kind: "kill", token: effect.token });
-        void this.#guard.endService();
+        this.#end(effect.token, effect.reason);
         return;
       case "ask":
         for (const member of lease.members)
-          send?.(member, { kind: "asked", member: lease.node, token: effect.token, round: effect.round });
+          hooks.send?.(member, {
+            kind: "asked",
+            member: lease.node,
+            token: effect.token,
+            round: effect.round,
+          });
         return;
       case "agree":
-        send?.(effect.member, {
+        hooks.send?.(effect.member, {
           kind: "agreed",
           member: lease.node,
           token: effect.token,
@@ -170,7 +267,7 @@ export class LeaseDriver {
         });
         return;
       case "note":
-        note(effect.note);
+        hooks.note(effect.note);
         return;
     }
   }
@@ -185,14 +282,40 @@ export class LeaseDriver {
       .then((event) => this.#apply(event));
   }
 
-  #leave(token: number): void {
-    this.#leaving = token;
-    this.#guard.tell({ kind: "terminate", token });
-    // The guard kills what has not ended by then.
-    this.#grace = setTimeout(() => this.#guard.tell({ kind: "disarm", token }), this.#options.graceMs);
+  /** Both: the guard may die at this moment, and so may we. */
+  #end(token: number, reason: LostReason): void {
+    this.tell({ kind: "kill", token });
+    const done = Promise.all([this.#guard.endServices(), this.#options.hooks.stop(token, reason)]);
+    this.#ending = { token, done };
+    this.#expectAnswer();
+  }
+
+  #expectAnswer(): void {
+    const guard = this.#guard;
+    clearTimeout(this.#silence);
+    this.#silence = setTimeout(() => guard.kill(), GUARD_SILENT_MS);
+  }
+
+  /** A guard that does not answer for so long cannot end anything in time: its last resort does what it does not. */
+  #askGuard(): void {
+    const guard = this.#guard;
+    const since = this.#askedAt;
+    if (!this.#isGuardReady) return;
+    if (since === null) {
+      this.#askedAt = this.#now();
+      this.tell({ kind: "ping" });
+      return;
+    }
+    if (this.#now() - since < GUARD_SILENT_MS) return;
+    // Who stood still itself reads first what was said meanwhile.
+    setImmediate(() => {
+      if (this.#askedAt === since && guard === this.#guard && !this.#closing.signal.aborted) guard.kill();
+    });
   }
 
   #startGuard(): Guard {
+    this.#askedAt = null;
+    this.#isGuardReady = false;
     const guard: Guard = startGuardProcess(this.#options.guard, {
       heard: (message) => {
         if (guard === this.#guard) this.#heard(message);
@@ -201,37 +324,53 @@ export class LeaseDriver {
         if (guard === this.#guard) this.#guardLost();
       },
     });
+    this.#options.hooks.guarded(guard);
     return guard;
   }
 
   #heard(message: FromGuard): void {
-    const { token } = message;
-    switch (message.kind) {
-      case "armed":
-        this.#apply({ kind: "armed", token });
-        return;
-      case "spawned":
-        this.#apply({ kind: "started", token });
-        return;
-      case "failed":
-        return;
-      case "stopped":
-        if (message.why !== "exited") {
-          clearTimeout(this.#grace);
-          this.#leaving = null;
-          this.#apply({ kind: "stopped", token });
-        } else if (this.#leaving === token) this.#guard.tell({ kind: "disarm", token });
-        else this.#options.exited(token);
-        return;
+    this.#options.hooks.heard(message);
+    if (message.kind === "ready") this.#isGuardReady = true;
+    if (message.kind === "pong") {
+      this.#askedAt = null;
+      for (const resolve of this.#pongs.splice(0)) resolve();
+      this.#options.hooks.measured("guardDelayMs", message.delayMs);
     }
+    if (message.kind === "stopped" && message.tookMs !== null)
+      this.#options.hooks.measured("stopMs", message.tookMs);
+    if (message.kind === "armed") this.#apply({ kind: "armed", token: message.token });
+    if (message.kind === "stopped") this.#stopped(message);
   }
 
-  /** Its last resort kills the service too; a new guard begins when nothing is left. */
+  /** Nothing that the guard ends is left of this token. */
+  #stopped({ token, why, isClean }: Extract<FromGuard, { kind: "stopped" }>): void {
+    clearTimeout(this.#silence);
+    const isOurs = this.#state.role.kind === "owner" && this.#state.role.token === token;
+    if (isOurs && this.#abandoned?.token === token && why !== "deadline") {
+      const { isLeft } = this.#abandoned;
+      this.#abandoned = null;
+      // Held on to until it is gone: whoever takes over would run beside it.
+      if (isClean || isLeft === null) this.#apply({ kind: "stopped", token });
+      else void isLeft.then(() => this.#apply({ kind: "stopped", token }));
+      return;
+    }
+    // The guard was faster than our own look at the clock.
+    if (isOurs) this.#apply({ kind: "guard-lost" });
+    if (this.#ending?.token !== token) return;
+    void this.#ending.done.then(() => this.#apply({ kind: "stopped", token }));
+  }
+
+  /** Its last resort ends what it guarded, and so do we; a new guard begins when nothing is left. */
   #guardLost(): void {
+    clearTimeout(this.#silence);
     this.#apply({ kind: "guard-lost" });
     const lost = this.#guard;
-    void lost.endService().then(() => {
-      if (this.#ending.signal.aborted) return;
+    const ending = this.#ending?.done;
+    const pause = this.#isGuardReady
+      ? null
+      : new Promise((resolve) => setTimeout(resolve, GUARD_AGAIN_MS).unref());
+    void Promise.all([lost.endServices(), ending, pause]).then(() => {
+      if (this.#closing.signal.aborted) return;
       this.#guard = this.#startGuard();
       this.#apply({ kind: "stopped", token: this.#lastToken });
     });

@@ -1,4 +1,5 @@
 import type { LeaseRecord, Observation } from "@lockstep/core";
+import type { Documents } from "./documents.ts";
 
 /**
  * What a cluster needs of a store that several machines agree on: one record for each virtual server that is compared and
@@ -13,6 +14,7 @@ import type { LeaseRecord, Observation } from "@lockstep/core";
  * have happened, or may still happen; whoever wrote learns by the next look.
  */
 export interface Coordination {
+  readonly documents: Documents;
   /** What stands there now, as the majority knows it: never something older than a finished write. */
   read(name: string): Promise<Observation>;
   /** Writes if the record is still as it was seen. */
@@ -24,8 +26,10 @@ export interface Coordination {
   watch(name: string, tell: (observation: Observation) => void, signal: AbortSignal): Promise<void>;
   /** Writes all values if the fence is exactly at `token`, else none; null deletes. Returns whether it wrote. */
   writeGuarded(name: string, token: number, values: ReadonlyMap<string, string | null>): Promise<boolean>;
-  /** All values of a virtual server by key. */
-  readValues(name: string): Promise<ReadonlyMap<string, string>>;
+  /** The values of a virtual server whose key begins with `prefix` (all without one), as of one moment. */
+  readValues(name: string, prefix?: string): Promise<ReadonlyMap<string, string>>;
+  /** Their keys alone. */
+  readValueKeys(name: string, prefix: string): Promise<readonly string[]>;
   /** Ends every connection. */
   close(): Promise<void>;
 }

@@ -3,6 +3,8 @@ import type { Clock } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import pg from "pg";
 import type { Coordination, RecordSwap, SwapAnswer } from "./coordination.ts";
+import type { Documents } from "./documents.ts";
+import { DOCUMENT_TABLES, PostgresDocuments } from "./postgres-documents.ts";
 
 /**
  * Coordination in a PostgreSQL database, for sites without etcd: a row for the record and a row for the fence.
@@ -20,6 +22,8 @@ export interface PostgresCoordinationOptions {
   /** How often to look for changes. */
   readonly watchMs: number;
   readonly clock: Clock;
+  /** What all names and keys of the cluster begin with, and those of no other. */
+  readonly prefix?: string;
 }
 
 const TABLES = `
@@ -84,13 +88,16 @@ class PostgresCoordination implements Coordination {
   readonly #pool: pg.Pool;
   readonly #clock: Clock;
   readonly #watchMs: number;
+  readonly #prefix: string;
   readonly #closing = new AbortController();
+  readonly documents: Documents;
 
-  constructor({ connection, callMs, watchMs, clock }: PostgresCoordinationOptions) {
+  constructor({ connection, callMs, watchMs, clock, prefix = "" }: PostgresCoordinationOptions) {
     this.#clock = clock;
+    this.#prefix = prefix;
     this.#watchMs = watchMs;
     this.#pool = new pg.Pool({
-      max: 4,
+      max: 8,
       ...connection,
       connectionTimeoutMillis: callMs,
       query_timeout: callMs,
@@ -101,16 +108,26 @@ class PostgresCoordination implements Coordination {
     });
     // A connection that breaks while nobody uses it is replaced by the next call.
     this.#pool.on("error", () => {});
+    this.documents = new PostgresDocuments({
+      query: (text, values) => this.#query(text, values),
+      clock,
+      prefix,
+      watchMs,
+      closing: this.#closing.signal,
+    });
   }
 
   async prepare(): Promise<void> {
-    const present = await this.#query("select to_regclass('cluster_value') is not null as there", []);
+    const present = await this.#query(
+      "select to_regclass('cluster_document_counter') is not null as there",
+      [],
+    );
     if (present.rows[0]?.there !== true)
-      await this.#query(`begin; select pg_advisory_xact_lock(7261094); ${TABLES} commit`);
+      await this.#query(`begin; select pg_advisory_xact_lock(7261094); ${TABLES} ${DOCUMENT_TABLES} commit`);
   }
 
   async read(name: string): Promise<Observation> {
-    const { rows } = await this.#query(READ, [name]);
+    const { rows } = await this.#query(READ, [this.#prefix + name]);
     const row = rows[0] as LeaseRow | undefined;
     if (row === undefined) return { record: null, revision: 0 };
     const { node, instance, next } = row;
@@ -122,7 +139,7 @@ class PostgresCoordination implements Coordination {
 
   async swap(name: string, { expected, record, takes }: RecordSwap): Promise<SwapAnswer> {
     const { node, instance, token, write, next } = record;
-    const written = [name, node, instance, token, write, next];
+    const written = [this.#prefix + name, node, instance, token, write, next];
     const { rows } =
       expected === 0
         ? await this.#query(FIRST, [...written, takes])
@@ -157,7 +174,7 @@ class PostgresCoordination implements Coordination {
     const set = [...values].filter((entry): entry is [string, string] => entry[1] !== null);
     const gone = [...values].filter(([, value]) => value === null).map(([key]) => key);
     const { rows } = await this.#query(WRITE, [
-      name,
+      this.#prefix + name,
       token,
       set.map(([key]) => key),
       set.map(([, value]) => value),
@@ -166,9 +183,20 @@ class PostgresCoordination implements Coordination {
     return rows[0]?.fences === 1;
   }
 
-  async readValues(name: string): Promise<ReadonlyMap<string, string>> {
-    const { rows } = await this.#query("select key, value from cluster_value where name = $1", [name]);
+  async readValues(name: string, prefix = ""): Promise<ReadonlyMap<string, string>> {
+    const { rows } = await this.#query(
+      "select key, value from cluster_value where name = $1 and starts_with(key, $2)",
+      [this.#prefix + name, prefix],
+    );
     return new Map(rows.map(({ key, value }) => [String(key), String(value)]));
+  }
+
+  async readValueKeys(name: string, prefix: string): Promise<readonly string[]> {
+    const { rows } = await this.#query(
+      "select key from cluster_value where name = $1 and starts_with(key, $2)",
+      [this.#prefix + name, prefix],
+    );
+    return rows.map(({ key }) => String(key));
   }
 
   async close(): Promise<void> {

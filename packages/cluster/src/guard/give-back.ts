@@ -1,3 +1,4 @@
+import { WRITTEN_BY_GUARD } from "@lockstep/core";
 import { isLockstepError } from "@lockstep/protocol/wire";
 import type { Coordination } from "../coordination/coordination.ts";
 
@@ -17,7 +18,7 @@ export async function giveBackLease(
     try {
       const { record, revision } = await store.read(virtualServer);
       if (record?.instance !== instance || record.token !== token || record.node === null) return false;
-      const given = { ...record, node: null, next: null, write: record.write + 1 };
+      const given = { ...record, node: null, next: null, write: WRITTEN_BY_GUARD };
       const answer = await store.swap(virtualServer, { expected: revision, record: given, takes: false });
       if (answer.swapped) return true;
       // A last renewal was still on its way.

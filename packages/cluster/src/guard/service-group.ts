@@ -8,32 +8,51 @@ import { readdirSync, readFileSync } from "node:fs";
  */
 export const GUARD_MARK = "LOCKSTEP_GUARDED";
 
-/** Processes of the group or with the mark that are alive; a zombie holds nothing any more. */
-export function findServiceProcesses(group: number, mark: string): number[] {
+/** By what a service's processes are known. */
+export interface ServiceMark {
+  readonly group: number;
+  readonly mark: string;
+}
+
+/** Living processes of these groups or with these marks; a zombie holds nothing any more. */
+export function findServiceProcesses(services: readonly ServiceMark[]): number[] {
+  const groups = new Set(services.map(({ group }) => group));
+  const entries = services.map(({ mark }) => `${GUARD_MARK}=${mark}\0`);
+  const found = findProcesses((group, environment) => groups.has(group) || hasEntry(environment(), entries));
+  return found ?? [...groups].filter(isGroupThere);
+}
+
+/** Living processes whose environment has an entry that begins with `text`; none where there is no /proc. */
+export function findByEnvironment(text: string): number[] {
+  return findProcesses((_group, environment) => hasEntry(environment(), [text])) ?? [];
+}
+
+const hasEntry = (environment: string, beginnings: readonly string[]) =>
+  beginnings.some((text) => environment.startsWith(text) || environment.includes(`\0${text}`));
+
+/** Null: there is no /proc. */
+function findProcesses(isMeant: (group: number, environment: () => string) => boolean): number[] | null {
   let names: string[];
   try {
     names = readdirSync("/proc");
   } catch {
-    return isGroupThere(group) ? [group] : [];
+    return null;
   }
   return names
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
-    .filter((pid) => belongs(pid, group, mark));
-}
-
-function belongs(pid: number, group: number, mark: string): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-    // Behind the name, which may hold anything: state, parent, group.
-    const [state, , ownGroup] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    if (state === "Z" || state === "X") return false;
-    if (Number(ownGroup) === group) return true;
-    return readFileSync(`/proc/${pid}/environ`, "latin1").includes(`${GUARD_MARK}=${mark}\0`);
-  } catch {
-    // It has ended, or is none of ours to look into.
-    return false;
-  }
+    .filter((pid) => {
+      try {
+        const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+        // Behind the name, which may hold anything: state, parent, group.
+        const [state, , group] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+        if (state === "Z" || state === "X") return false;
+        return isMeant(Number(group), () => readFileSync(`/proc/${pid}/environ`, "latin1"));
+      } catch {
+        // It has ended, or is none of ours to look into.
+        return false;
+      }
+    });
 }
 
 function isGroupThere(group: number): boolean {
@@ -55,12 +74,18 @@ export function signalServiceGroup(group: number, signal: NodeJS.Signals): void 
 
 const AGAIN_MS = 2;
 
-/** Kills all of it, and resolves when nothing is left. */
-export async function endService(group: number, mark: string): Promise<void> {
-  signalServiceGroup(group, "SIGKILL");
+/** Kills all of them, and resolves when nothing is left. */
+export async function endServices(services: readonly ServiceMark[]): Promise<void> {
+  if (services.length === 0) return;
+  for (const { group } of services) signalServiceGroup(group, "SIGKILL");
+  await killAll(() => findServiceProcesses(services));
+}
+
+/** Kills whatever is found, until nothing is. */
+export async function killAll(find: () => number[]): Promise<void> {
   // What was being forked while we looked is found by looking once more.
   for (let empty = 0; empty < 2; ) {
-    const left = findServiceProcesses(group, mark);
+    const left = find();
     for (const pid of left) {
       try {
         process.kill(pid, "SIGKILL");

@@ -1,0 +1,34 @@
+import { createHmac, randomBytes } from "node:crypto";
+import { open, unlink } from "node:fs/promises";
+import { LockstepError } from "@lockstep/protocol/wire";
+
+/**
+ * Makes a new key in a file that is not there yet, mode 0600. Returns the key, or null when the file is there already: a
+ * key that may be in use is never replaced. Throws FILE_ACCESS_FAILED.
+ */
+export async function makeClusterKey(file: string): Promise<Buffer | null> {
+  const key = randomBytes(32);
+  try {
+    // Private from its first moment, and never over another one.
+    await using handle = await open(file, "wx", 0o600);
+    try {
+      await handle.writeFile(`${key.toString("hex")}\n`);
+      await handle.sync();
+    } catch (error) {
+      await unlink(file);
+      throw error;
+    }
+    return key;
+  } catch (cause) {
+    if (cause instanceof Error && "code" in cause && cause.code === "EEXIST") return null;
+    throw new LockstepError("FILE_ACCESS_FAILED", `the cluster's key ${file} cannot be written`, {
+      found: cause instanceof Error ? cause.message : String(cause),
+      hint: "Its directory must be there and writable for this account.",
+      cause,
+    });
+  }
+}
+
+/** Tells whether two keys are equal without telling the key: it may stand where everybody reads it. */
+export const keyDigest = (key: Buffer): string =>
+  createHmac("sha256", key).update("lockstep cluster key").digest("hex");

@@ -1,0 +1,81 @@
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import { DEFAULT_VIRTUAL_SERVER } from "@lockstep/core";
+import { silentLogger, systemClock } from "@lockstep/platform";
+import { SimDocumentStore } from "@lockstep/testing";
+import type { Coordination } from "../coordination/coordination.ts";
+import { CLUSTER, MEMBERS, SERVERS } from "../documents/addresses.ts";
+import { ClusterMirror } from "./cluster-mirror.ts";
+
+/** A mirror of documents in memory; each `until` waits for what the next looks show. */
+async function open(t: TestContext) {
+  const store = new SimDocumentStore();
+  const changed = () => {
+    for (const look of [...looks]) look();
+  };
+  const looks = new Set<() => void>();
+  const ended = (signal: AbortSignal) =>
+    new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+  const coordination = {
+    documents: {
+      read: async (key: string) => store.read(key),
+      list: async (prefix: string) => store.list(prefix),
+      write: async (key: string, expected: number, text: string | null) => store.write(key, expected, text),
+      watch: async (_: string, tell: () => void, signal: AbortSignal) => {
+        const stop = store.watch(tell);
+        await ended(signal);
+        stop();
+      },
+    },
+    read: async () => ({ record: null, revision: 0 }),
+    watch: async (_: string, __: unknown, signal: AbortSignal) => ended(signal),
+  } as unknown as Coordination;
+  const put = (key: string, text: string | null) => store.write(key, store.read(key)?.revision ?? 0, text);
+  const cluster = CLUSTER.kind.parse(
+    '{"format":"lockstep-cluster/1","keyDigest":null,"name":"c","votes":[]}',
+  );
+  assert.ok(cluster.ok);
+  put(CLUSTER.key, CLUSTER.kind.format(cluster.value));
+  const mirror = new ClusterMirror({ coordination, clock: systemClock, log: silentLogger, changed });
+  t.after(() => mirror.close());
+  mirror.start();
+  const until = async (isThere: () => boolean) => {
+    while (!isThere()) await new Promise<void>((resolve) => looks.add(resolve));
+  };
+  return { mirror, put, until };
+}
+
+test("a document that can no longer be read is not taken for one that was removed", async (t) => {
+  const { mirror, put, until } = await open(t);
+  const member = {
+    node: "alpha",
+    address: "127.0.0.1:1",
+    isPaused: false,
+    exits: [],
+    quarantinedUntil: null,
+  };
+  put("member/alpha", MEMBERS.kind.format(member));
+  put("server/APP", SERVERS.kind.format({ ...DEFAULT_VIRTUAL_SERVER, name: "APP" }));
+  put("server/OLD", SERVERS.kind.format({ ...DEFAULT_VIRTUAL_SERVER, name: "OLD" }));
+  await until(() => mirror.isReady && mirror.servers.has("OLD") && mirror.members.has("alpha"));
+
+  put("member/alpha", '{"format":"lockstep-member/2"}');
+  put("server/APP", "");
+  put("server/BAD", "{}");
+  put("server/OLD", null);
+  await until(() => !mirror.servers.has("OLD"));
+  assert.deepEqual([...mirror.servers.keys()], ["APP"]);
+  assert.deepEqual([...mirror.members.values()], [member]);
+
+  put("server/APP", SERVERS.kind.format({ ...DEFAULT_VIRTUAL_SERVER, name: "APP", weight: 7 }));
+  await until(() => mirror.servers.get("APP")?.weight === 7);
+  // One that says that it is another's: what was known holds, and the other one is not made.
+  put("member/alpha", MEMBERS.kind.format({ ...member, node: "beta" }));
+  put("server/APP", SERVERS.kind.format({ ...DEFAULT_VIRTUAL_SERVER, name: "OTHER", weight: 9 }));
+  put("server/NEW", SERVERS.kind.format({ ...DEFAULT_VIRTUAL_SERVER, name: "NEW" }));
+  await until(() => mirror.servers.has("NEW"));
+  assert.deepEqual([...mirror.members], [["alpha", member]]);
+  assert.deepEqual([mirror.servers.get("APP")?.name, mirror.servers.get("APP")?.weight], ["APP", 7]);
+  put("server/APP", null);
+  await until(() => !mirror.servers.has("APP"));
+});
