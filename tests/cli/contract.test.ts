@@ -6,7 +6,8 @@ import { test } from "node:test";
 import { documentOf, type ErrorDocument, ended, lockstep, start, temporaryDirectory } from "./lockstep.ts";
 
 const COMMANDS = [
-  ...["hub", "setup", "load", "files", "revision", "roles", "settings", "dbqueue", "job", "fleet"],
+  ...["hub", "setup", "load", "files", "revision", "keys", "roles", "settings", "dbqueue", "job", "fleet"],
+  ...["node", "cluster"],
   ...[
     "install",
     "check",
@@ -16,6 +17,7 @@ const COMMANDS = [
     "repair",
     "rollback",
     "log",
+    "trust",
     "configure",
     "launch",
     "agent",

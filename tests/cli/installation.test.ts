@@ -6,8 +6,10 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -168,6 +170,21 @@ test("check says 0 or 10, plan says what and why, update brings it in step", asy
   assert.equal((await onMachine("check", target)).status, 0);
 });
 
+test("outside of its window an update is postponed with 4, and --now fetches it", async () => {
+  const target = await installed("window");
+  const hour = String((new Date().getHours() + 12) % 24).padStart(2, "0");
+  const window = `${hour}:00-${hour}:01`;
+  assert.equal((await onMachine("configure", target, "--window", window)).status, 0);
+  await asAdministrator("settings", "set", "Common/Transfer/WindowFromBytes=0");
+  write({ "app/server.js": "later" });
+  await release("2.1");
+  const put = await onMachine("update", target, "--json");
+  assert.deepEqual([put.status, documentOf<ErrorDocument>(put).error.code], [4, "UPDATE_POSTPONED"]);
+  const now = await onMachine("update", target, "--now");
+  assert.equal(now.status, 0, now.stderr);
+  assert.equal(readFileSync(join(target, "app/server.js"), "utf8"), "later");
+});
+
 test("what is no installation, and a hub that is away, are operating errors", async () => {
   for (const command of ["check", "plan", "update", "verify", "repair", "rollback", "configure"]) {
     const end = await onMachine(command, join(directory, "nowhere"), "--json");
@@ -209,6 +226,25 @@ test("verify finds damage, --repair and repair mend it", async () => {
   assert.match(repair.stdout, /^software revision \d+: 1 mended\n$/);
 });
 
+test("where something stands in the way of a repair, the advice is to move it first, and then it works", async () => {
+  const target = await installed("linked");
+  const folder = join(target, "app");
+  renameSync(folder, join(directory, "linked-elsewhere"));
+  symlinkSync(join(directory, "linked-elsewhere"), folder);
+  const found = await onMachine("verify", target);
+  assert.equal(found.status, 1);
+  const way = `its folder app is a symbolic link\\). Move that out of the installation first; then lockstep verify ${target} --repair`;
+  assert.match(found.stderr, new RegExp(`hint: A repair would be refused: .*\\(${way} mends it`));
+  const doctor = await onMachine("doctor", target);
+  assert.match(doctor.stdout, new RegExp(`\\d+ files are not as installed, .*\\n.*\\(${way}`));
+  const refused = await onMachine("verify", target, "--repair");
+  assert.match(refused.stderr, /error INSTALLATION_CONFLICT/, "or the advice is older than what repairs do");
+  rmSync(folder);
+  assert.equal((await onMachine("verify", target, "--repair")).status, 0);
+  rmSync(join(target, "app/common.js"));
+  assert.match((await onMachine("doctor", target)).stdout, /: 1 file is not as installed: app\/common\.js\n/);
+});
+
 test("rollback takes the last update back and keeps the installation there", async () => {
   const target = await installed("backwards");
   write({ "app/server.js": `three ${Date.now()}` });
@@ -240,6 +276,63 @@ test("the log gives one record a line, for people and as documents", async () =>
   assert.ok(records.some((record) => record.action === "add" && record.path === "app/server.js"));
   const plain = await onMachine("log", target, "--last", "1");
   assert.equal(plain.stdout.split("\n").length, 2);
+});
+
+test("an altered update.log ends log and verify with a code of its own, and doctor is not healthy", async () => {
+  const target = await installed("forged");
+  const path = join(target, "update.log");
+  const whole = readFileSync(path, "utf8");
+  const [first = "", ...rest] = whole.split("\n");
+  const link = /"chain":"([0-9a-f]{64})"/.exec(first)?.[1] ?? "none";
+  writeFileSync(path, [first.replace('"result":"ok"', '"result":"failed"'), ...rest].join("\n"));
+  const log = await onMachine("log", target, "--last", "1", "--json");
+  assert.equal(log.status, 3);
+  assert.match(log.stderr, /^error UPDATE_LOG_ALTERED: .*update\.log, line 1$/m);
+  const [record, failure] = log.stdout
+    .trimEnd()
+    .split("\n")
+    .map(
+      (line) =>
+        JSON.parse(line) as { chain?: string; error?: { code: string; expected: string; found: string } },
+    );
+  assert.match(String(record?.chain), /^[0-9a-f]{64}$/);
+  assert.deepEqual([failure?.error?.code, failure?.error?.found], ["UPDATE_LOG_ALTERED", `the link ${link}`]);
+  assert.match(String(failure?.error?.expected), /^the link [0-9a-f]{64}$/);
+  const verify = await onMachine("verify", target, "--json");
+  assert.equal(verify.status, 3);
+  assert.equal(documentOf<{ logBreak: { line: number } }>(verify).logBreak.line, 1);
+  const doctor = await onMachine("doctor", target, "--json");
+  assert.equal(doctor.status, 1);
+  const { checks } = documentOf<{ checks: { state: string; detail: string }[] }>(doctor);
+  assert.ok(checks.some(({ state, detail }) => state === "failed" && detail.includes(link)));
+  // The control: as it was written, all three are content.
+  writeFileSync(path, whole);
+  for (const command of ["log", "verify", "doctor"])
+    assert.equal((await onMachine(command, target)).status, 0, command);
+});
+
+test("trust check looks now; another content under the installed number ends it and check with status 3", async () => {
+  const target = await installed("looked-at");
+  const fine = await onMachine("trust", "check", target);
+  assert.equal(fine.status, 0, fine.stderr);
+  for (const role of ["root", "targets", "snapshot", "timestamp"])
+    assert.match(fine.stdout, new RegExp(`^${role}\\t\\d+\\t2\\d{3}-[^\\t]+\\t1 of 1\\t[0-9a-f]{12}$`, "m"));
+  assert.match(fine.stdout, /^what is signed is as it must be$/m);
+  assert.equal((await onMachine("check", target)).status, 0);
+  // As if what is installed had been signed as something else.
+  const record = join(target, ".lockstep/trust/installed");
+  const { revision } = JSON.parse(readFileSync(record, "utf8")) as { revision: number };
+  writeFileSync(record, JSON.stringify({ revision, digest: "ab".repeat(32) }));
+  for (const command of [["check"], ["update"], ["trust", "check"]]) {
+    const { status, stderr } = await onMachine(...command, target);
+    assert.equal(status, 3, command.join(" "));
+    assert.match(stderr, /^error TRUST_REVISION_DIFFERS: /m);
+  }
+  const { problem, installed: here } = documentOf<{
+    problem: { code: string };
+    installed: { digest: string };
+  }>(await onMachine("trust", "check", target, "--json"));
+  assert.deepEqual([problem.code, here.digest], ["TRUST_REVISION_DIFFERS", "ab".repeat(32)]);
 });
 
 test("configure shows and changes the settings of an installation", async () => {

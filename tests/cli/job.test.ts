@@ -352,6 +352,24 @@ test("servers are listed, paused and resumed; a queue that nobody serves is told
     assert.equal((await run("job", "server", ...args)).status, status, args.join(" "));
 });
 
+test("hub status names two services that have one queue, and no name can write on the terminal", async () => {
+  const two = (machine: string) =>
+    jobServer({ url: hub().url, token: "" }, "\\\\rivals", { machine: `${machine}\u001b[31m` });
+  await two("one").exchange();
+  await two("two").exchange();
+  assert.match(
+    (await run("hub", "status")).stderr,
+    /^warning: two services have the queue \\\\rivals: the one on two\\u001b\[31m took it from the one on one\\u001b\[31m at /m,
+  );
+  const { rivals } = await json<{ rivals: { queue: string; machine: string; former: string }[] }>(
+    ...["hub", "status"],
+  );
+  assert.deepEqual(
+    rivals.map(({ queue, machine, former }) => [queue, machine, former]),
+    [["\\\\rivals", "two\u001b[31m", "one\u001b[31m"]],
+  );
+});
+
 test("limits and the emergency stop", async () => {
   const set = await run("job", "limits", "set", "Sql", "--max", "-1", "--task", "Execute=2");
   assert.equal(set.stdout, "Sql\t\t-1\nSql\tExecute\t2\n", set.stderr);

@@ -13,6 +13,8 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
+import { createServer, request } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { type LoadDocument, useHub } from "./hub-session.ts";
@@ -96,7 +98,7 @@ test("on a terminal the loader shows colours and a bar, asks, and obeys the answ
   assert.equal(no.status, 4, no.stdout);
   assert.match(no.stdout, /error CANCELLED/);
   const stopped = await onTerminal("\u0003", ...args);
-  assert.equal(stopped.status, 1, stopped.stdout);
+  assert.equal(stopped.status, 130, stopped.stdout);
   assert.match(stopped.stdout, /error INTERRUPTED/);
   assert.equal((await listed("asked/*")).size, 0);
   const yes = await onTerminal("y\r", ...args);
@@ -291,9 +293,45 @@ test("a load that is interrupted leaves nothing behind", async () => {
   child.kill("SIGINT");
   const result = await end;
   if (result.status !== 0) {
-    assert.equal(result.status, 1, result.stderr);
+    assert.equal(result.status, 130, result.stderr);
     assert.match(result.stderr, /^error INTERRUPTED: /m);
-    assert.equal((await listed("stopped/**")).size, 0);
+    // Else the hub had everything, and it is said that it may have taken it.
+    if (/^error INTERRUPTED: stopped by/m.test(result.stderr))
+      assert.equal((await listed("stopped/**")).size, 0);
   }
   assert.equal((await load(source, ...args.slice(2, -1))).loaded, true);
+});
+
+test("a load that is stopped when everything is sent says that the hub may have taken it", async (context) => {
+  const source = makeSource("sent", { a: "sent" });
+  const args = ["load", source, "--module", "SENT", "--version", "1", "--assign", "**=Server", "--yes"];
+  let child: ReturnType<typeof start> | null = null;
+  // Hands everything on, save that the hub's answer to the load never comes back.
+  const between = createServer((incoming, answer) => {
+    const { method = "GET", url = "/", headers } = incoming;
+    const isLoad = method === "POST" && url === "/v1/loads";
+    const handed = request(new URL(url, hub().url), { method, headers }, (answered) => {
+      if (isLoad) {
+        answered.resume();
+        child?.kill("SIGINT");
+        return;
+      }
+      answer.writeHead(answered.statusCode ?? 500, answered.headers);
+      answered.pipe(answer);
+    });
+    handed.on("error", () => answer.destroy());
+    incoming.pipe(handed);
+  });
+  await new Promise<void>((resolve) => between.listen(0, "127.0.0.1", resolve));
+  context.after(() => between.close());
+  const { port } = between.address() as AddressInfo;
+  child = start(args, { env: { ...hub().env, LOCKSTEP_HUB: `http://127.0.0.1:${port}` } });
+  const result = await ended(child);
+  assert.equal(result.status, 130, result.stderr);
+  assert.match(
+    result.stderr,
+    /^error INTERRUPTED: everything was sent, and the hub may have taken it: stopped by SIGINT$/m,
+  );
+  assert.match(result.stderr, /lockstep revision list/);
+  assert.equal((await listed("sent/**")).size, 1);
 });

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { test } from "node:test";
 import { LockstepError } from "@lockstep/protocol";
 import { reportFailure } from "./failure.ts";
@@ -18,6 +19,33 @@ function told(error: unknown): string {
   }
   return text;
 }
+
+test("a command that a signal ended has the status that a shell knows it by", () => {
+  const script = `
+    import { listenForInterruption } from "@lockstep/platform";
+    import { reportFailure } from ${JSON.stringify(new URL("failure.ts", import.meta.url).href)};
+    const { signal } = listenForInterruption();
+    signal.addEventListener("abort", () => {
+      process.exitCode = reportFailure(signal.reason, { json: false, stdout: process.stdout });
+    });
+    process.kill(process.pid, process.argv[1]);
+    setTimeout(() => {}, 60_000).unref();
+    setImmediate(function wait() { if (!signal.aborted) setImmediate(wait); });
+  `;
+  for (const [signal, expected] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+    ["SIGHUP", 129],
+  ] as const) {
+    const { status, stderr } = spawnSync(
+      process.execPath,
+      ["--input-type=module", "--eval", script, signal],
+      { cwd: import.meta.dirname, encoding: "utf8" },
+    );
+    assert.equal(status, expected, stderr);
+    assert.match(stderr, new RegExp(`^error INTERRUPTED: stopped by ${signal}$`, "m"));
+  }
+});
 
 test("a fault of ours shows where it comes from once, and its message once", () => {
   const own = told(new TypeError("broken inside"));

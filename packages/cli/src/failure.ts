@@ -1,4 +1,4 @@
-import { describeTerminal, paint, printable } from "@lockstep/platform";
+import { describeTerminal, firstSignal, paint, printable, signalExitStatus } from "@lockstep/platform";
 import { exitStatus, LockstepError, toErrorBody } from "@lockstep/protocol/wire";
 
 /** Ends a command with this exit status and without a word: everything has been said. */
@@ -33,6 +33,8 @@ export function reportFailure(error: unknown, view: FailureView): number {
   if ((failure.code === "INTERNAL" && !traced) || process.env.LOCKSTEP_DEBUG)
     process.stderr.write(formatTrace(error));
   if (view.json) view.stdout.write(`${JSON.stringify(toErrorBody(failure))}\n`);
+  // What a shell, or a supervisor, takes for the end by a signal. At a question Ctrl-C is a key, and no signal comes.
+  if (failure.code === "INTERRUPTED") return signalExitStatus(firstSignal() ?? "SIGINT");
   return exitStatus(failure.code);
 }
 

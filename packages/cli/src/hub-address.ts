@@ -3,6 +3,8 @@ export interface HubArguments {
   readonly hub?: string;
   readonly tokenFile?: string;
   readonly caFile?: string;
+  /** Of the commands on an installation: a relay that is asked before the hub. */
+  readonly relay?: string;
 }
 
 /** The address that was given: `--hub`, else LOCKSTEP_HUB, else null. */

@@ -40,6 +40,8 @@ export async function serveHub(options: HubProcessOptions): Promise<void> {
     database: options.database ?? null,
     development: options.dev === true,
     migrate: options.migrate === true,
+    // Only where somebody encrypted the key files of the data directory.
+    keyPassphrase: process.env.LOCKSTEP_KEY_PASSPHRASE ?? null,
     tls:
       options.tlsCert === undefined || options.tlsKey === undefined
         ? null

@@ -23,10 +23,9 @@ const LOCK_WAIT_SECONDS_MAX = 86_400;
 export function addInstallationArguments(command: Command): Command {
   // Absolute from here on: what a script reads of it must not depend on where it was called.
   const absolute = (directory: string) => resolve(directory);
-  return addJsonOption(addHubOptions(command.argument("<directory>", "the installation", absolute))).option(
-    "--quiet",
-    "no remarks and no progress",
-  );
+  return addJsonOption(addHubOptions(command.argument("<directory>", "the installation", absolute)))
+    .option("--relay <url>", "a relay that is asked before the hub (else LOCKSTEP_RELAY); none: no relay")
+    .option("--quiet", "no remarks and no progress");
 }
 
 /** Also those of the commands that change it. */
@@ -69,6 +68,7 @@ export function accessOf(given: HubArguments): HubAccess {
     url: givenHubUrl(given) ?? undefined,
     caFile: given.caFile,
     tokenFile: given.tokenFile,
+    relay: given.relay,
     environment: process.env,
   };
 }

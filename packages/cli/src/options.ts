@@ -33,15 +33,20 @@ export function wholeNumber(name: string, min: number, max: number): (value: str
   return (value) => {
     const number = Number(value);
     if (/^[0-9]+$/.test(value) && number >= min && number <= max) return number;
-    throw usage(`${name} takes a whole number`, `${min} to ${max}`, value);
+    const range = max === Number.MAX_SAFE_INTEGER ? `${min} or more` : `${min} to ${max}`;
+    throw usage(`${name} takes a whole number`, `${range}, in digits alone`, value);
   };
 }
 
 /** A fault of the command line that the parser cannot see. */
-export function usage(message: string, expected?: string, found?: string, hint?: string): LockstepError {
+export function usage(message: string, expected?: string, found?: string, hint = NEXT_STEP): LockstepError {
   return new LockstepError("USAGE", message, {
     ...(expected === undefined ? {} : { expected }),
-    ...(found === undefined ? {} : { found }),
-    ...(hint === undefined ? {} : { hint }),
+    // Nothing at all would be seen by nobody.
+    ...(found === undefined ? {} : { found: found === "" ? "an empty text" : found }),
+    hint,
   });
 }
+
+const NEXT_STEP =
+  "Nothing was done. The command with --help behind it says what it takes; correct it and run it again.";

@@ -15,6 +15,16 @@ interface CommandEntry {
 const COMMANDS: readonly CommandEntry[] = [
   { name: "hub", summary: "run the hub, or show its status", load: () => import("./commands/hub.ts") },
   {
+    name: "relay",
+    summary: "a cache for the installations of a site, between them and the hub",
+    load: () => import("./commands/relay.ts"),
+  },
+  {
+    name: "bundle",
+    summary: "carry signed releases on a disk: export, import",
+    load: () => import("./commands/bundle.ts"),
+  },
+  {
     name: "setup",
     summary: "first set-up and later database updates",
     load: () => import("./commands/setup.ts"),
@@ -27,8 +37,13 @@ const COMMANDS: readonly CommandEntry[] = [
   },
   {
     name: "revision",
-    summary: "software revisions: list, show, diff, revert",
+    summary: "software revisions: list, show, diff, sign, revert",
     load: () => import("./commands/revision.ts"),
+  },
+  {
+    name: "keys",
+    summary: "who can sign releases: make, list, rotate, recover",
+    load: () => import("./commands/keys.ts"),
   },
   {
     name: "roles",
@@ -52,7 +67,7 @@ const COMMANDS: readonly CommandEntry[] = [
   },
   {
     name: "fleet",
-    summary: "the installations that the hub knows",
+    summary: "the installations that the hub knows: enrol, order, permit",
     load: () => import("./commands/fleet.ts"),
   },
   {
@@ -61,9 +76,24 @@ const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./commands/service.ts"),
   },
   {
+    name: "node",
+    summary: "the daemon of a cluster's node",
+    load: () => import("./commands/node.ts"),
+  },
+  {
+    name: "cluster",
+    summary: "a service on a virtual server that survives its node",
+    load: () => import("./commands/cluster.ts"),
+  },
+  {
     name: "install",
     summary: "build an installation from the hub",
     load: () => import("./commands/install.ts"),
+  },
+  {
+    name: "enrol",
+    summary: "have the hub note the key of an installation",
+    load: () => import("./commands/enrol.ts"),
   },
   {
     name: "check",
@@ -84,6 +114,11 @@ const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./commands/rollback.ts"),
   },
   { name: "log", summary: "what was done to an installation", load: () => import("./commands/log.ts") },
+  {
+    name: "trust",
+    summary: "whose signatures an installation believes",
+    load: () => import("./commands/trust.ts"),
+  },
   {
     name: "configure",
     summary: "settings of one installation",

@@ -3,7 +3,7 @@ import type { AgentEvent } from "@lockstep/updater";
 import type { Command } from "commander";
 import { accessOf, type InstallationArguments } from "../installation.ts";
 import { addHubOptions, addJsonOption, wholeNumber } from "../options.ts";
-import { formatBytes, formatDuration, formatUtc } from "../screen/format.ts";
+import { counted, formatBytes, formatDuration, formatUtc } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 
 interface AgentArguments extends InstallationArguments {
@@ -62,15 +62,19 @@ function describe(event: AgentEvent, once: boolean): string | null {
     case "updating":
       return `updating to software revision ${event.to}`;
     case "updated":
-      return `software revision ${event.to} (before: ${event.from ?? "unknown"}): ${event.changes} changes, ${formatBytes(event.receivedBytes)} received`;
+      return `software revision ${event.to} (before: ${event.from ?? "unknown"}): ${counted(event.changes, "change")}, ${formatBytes(event.receivedBytes)} received`;
     case "disabled":
       return `software revision ${event.to} is there, but automatic updates are switched off (${event.by})`;
+    case "postponed":
+      return `software revision ${event.to} waits for the time of large updates, for ${formatDuration(event.minutes * 60_000)}`;
     case "quarantined":
-      return `software revision ${event.revision} failed ${event.failures} times here and is not tried again`;
+      return `software revision ${event.revision} failed ${counted(event.failures, "time")} here and is not tried again`;
     case "failed":
       return `failed: ${event.problem}${once ? "" : `; next try in ${formatDuration(event.retryMs)}`}`;
     case "damaged":
-      return `${event.files} files were not as installed${event.repaired ? "; mending them" : ""}`;
+      return `${counted(event.files, "file was", "files were")} not as installed${event.repaired ? "; mending them" : ""}`;
+    case "log-altered":
+      return `update.log was altered: ${event.file}, line ${event.line} (lockstep log says more)`;
     case "progress":
       return event.event.kind === "notice" ? event.event.message : null;
     case "stopped":

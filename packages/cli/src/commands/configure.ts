@@ -1,4 +1,4 @@
-import type { EditsPolicy } from "@lockstep/core";
+import { AT_ONCE_MAX, BYTES_PER_SECOND_MIN, type EditsPolicy, TRANSFER_CHECKS } from "@lockstep/core";
 import { printable } from "@lockstep/platform";
 import type { ReselectResult } from "@lockstep/updater";
 import type { Command } from "commander";
@@ -16,6 +16,10 @@ interface ConfigureArguments extends ChangeArguments {
   readonly setHub?: string;
   readonly setTokenFile?: string;
   readonly setCaFile?: string;
+  readonly setRelay?: string;
+  readonly rate?: number | null;
+  readonly window?: string | null;
+  readonly atOnce?: number | null;
   readonly role?: readonly string[];
   readonly package?: readonly string[];
   readonly dryRun?: boolean;
@@ -32,6 +36,14 @@ export function define(command: Command): void {
     .option("--set-hub <url>", "another hub from now on")
     .option("--set-token-file <file>", "where its token stands; none: nowhere")
     .option("--set-ca-file <file>", "certificates to trust; none: the machine's own")
+    .option("--set-relay <url>", "a relay that is asked before the hub; none: no relay")
+    .option("--rate <bytes>", "bytes in a second at most; none: no limit; hub: as the hub says", readRate)
+    .option(
+      "--window <times>",
+      "times of large updates, like 22:00-05:00; any; hub: as the hub says",
+      readWindow,
+    )
+    .option("--at-once <number>", "answers that are read at the same time; hub: as the hub says", readAtOnce)
     .option(
       "--role <role>",
       "the machine roles that it has from now on; repeatable or a comma list; none: no role",
@@ -48,6 +60,36 @@ export function define(command: Command): void {
     });
 }
 
+function readRate(text: string): number | null {
+  if (text === "hub") return null;
+  const rate = text === "none" ? 0 : /^[0-9]{1,15}$/.test(text) ? Number(text) : null;
+  if (rate !== null && TRANSFER_CHECKS.bytesPerSecond(rate)) return rate;
+  throw usage(
+    "--rate takes bytes in a second",
+    `none, hub, or a whole number of at least ${BYTES_PER_SECOND_MIN}, in digits alone`,
+    text,
+    "Nothing was changed. A megabyte in a second: --rate 1000000.",
+  );
+}
+
+function readWindow(text: string): string | null {
+  if (text === "hub") return null;
+  if (text === "any") return "";
+  if (text !== "" && TRANSFER_CHECKS.window(text)) return text;
+  throw usage("--window takes times of the day", "22:00-05:00, several with commas, any or hub", text);
+}
+
+function readAtOnce(text: string): number | null {
+  const count = /^[0-9]$/.test(text) ? Number(text) : null;
+  if (text === "hub") return null;
+  if (TRANSFER_CHECKS.atOnce(count)) return count;
+  throw usage(
+    "--at-once takes how many answers are read at the same time",
+    `hub, or 1 to ${AT_ONCE_MAX}`,
+    text,
+  );
+}
+
 async function changeSettings(directory: string, options: ConfigureArguments): Promise<void> {
   const { configure } = await import("@lockstep/updater");
   using view = new RunView(options);
@@ -59,29 +101,37 @@ async function changeSettings(directory: string, options: ConfigureArguments): P
       hubUrl: options.setHub,
       tokenFile: options.setTokenFile === "none" ? null : options.setTokenFile,
       caFile: options.setCaFile === "none" ? null : options.setCaFile,
+      relay: options.setRelay === "none" ? null : options.setRelay,
+      transfer: { bytesPerSecond: options.rate, window: options.window, atOnce: options.atOnce },
     },
     view.session(options),
   );
   const { id, hub, settings, rolesChosen, packagesChosen } = state;
   const { output } = view;
   output.document({ directory, id, hub, settings, roles: rolesChosen, packages: packagesChosen });
+  const { bytesPerSecond, window, atOnce } = settings.transfer ?? {};
   const lines: [string, string][] = [
     ["installation", id],
     ["hub", hub.url],
+    ["relay", hub.relay ?? "-"],
     ["token file", hub.tokenFile ?? "-"],
     ["certificates", hub.caFile ?? "the machine's own"],
     ["machine roles", rolesChosen.join(", ") || "-"],
     ["packages", packagesChosen.join(", ") || "-"],
     ["auto-update", settings.autoUpdate ? "on" : "off"],
     ["edited files", settings.edits],
+    ["rate", bytesPerSecond === 0 ? "no limit" : `${bytesPerSecond ?? "as the hub says"}`],
+    ["large updates", window === "" ? "at any time" : (window ?? "as the hub says")],
+    ["at once", `${atOnce ?? "as the hub says"}`],
   ];
   for (const [name, value] of lines) output.line(`${name.padEnd(14)} ${printable(value)}`);
 }
 
 /** Another choice of roles and packages: an update of its own. Returns the exit status. */
 async function changeChoice(directory: string, options: ConfigureArguments): Promise<number> {
-  const { autoUpdate, edits, setHub, setTokenFile, setCaFile } = options;
-  if ([autoUpdate, edits, setHub, setTokenFile, setCaFile].some((value) => value !== undefined))
+  const { autoUpdate, edits, setHub, setTokenFile, setCaFile, setRelay, rate, window, atOnce } = options;
+  const settings = [autoUpdate, edits, setHub, setTokenFile, setCaFile, setRelay, rate, window, atOnce];
+  if (settings.some((value) => value !== undefined))
     throw usage(
       "machine roles and packages are changed by themselves, all or nothing",
       "--role and --package without other settings",

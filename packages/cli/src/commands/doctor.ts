@@ -4,11 +4,13 @@ import { printable } from "@lockstep/platform";
 import { isLockstepError } from "@lockstep/protocol/wire";
 import type { Command } from "commander";
 import { withHub } from "../connect.ts";
+import { adviseOnDamage } from "../damage-advice.ts";
 import { Finished } from "../failure.ts";
 import { givenHubUrl, type HubArguments } from "../hub-address.ts";
 import { accessOf } from "../installation.ts";
+import { remarkOnCertificate, remarksOn } from "../keys/remarks.ts";
 import { addHubOptions, addJsonOption } from "../options.ts";
-import { formatBytes, formatDuration } from "../screen/format.ts";
+import { counted, formatBytes, formatDuration, formatUtc } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 import { PRODUCT_VERSION } from "../version.ts";
 
@@ -81,6 +83,7 @@ function examineHub(options: HubArguments): Promise<Finding[]> {
   return looking("hub", () =>
     withHub(options, async (hub) => [
       ...(await looking("hub", () => examineStatus(hub))),
+      ...(await looking("signatures", () => examineSigning(hub))),
       ...(await looking("DBQueue", () => examineQueue(hub))),
       ...(await looking("installations", () => examineFleet(hub))),
     ]),
@@ -102,9 +105,27 @@ async function examineStatus(hub: HubClient): Promise<Finding[]> {
           hint: "Bring both to the same version.",
         },
   );
+  const certificate = remarkOnCertificate(status);
+  if (certificate !== null)
+    findings.push({
+      id: "certificate",
+      state: "warning",
+      detail: certificate,
+      hint: "Its files are those of --tls-cert and --tls-key.",
+    });
+  else if (status.certificate)
+    findings.push(ok("certificate", `good until ${formatUtc(status.certificate.expiresAt)}`));
   for (const step of status.setup)
     findings.push({ id: "set-up", state: "warning", detail: step, hint: "lockstep setup does it." });
   return findings;
+}
+
+async function examineSigning(hub: HubClient): Promise<Finding[]> {
+  const hint = "docs/operating/trust.md says what to do.";
+  const remarks = remarksOn(await hub.signingStatus());
+  return remarks.length === 0
+    ? [ok("signatures", "root and release keys are off the hub, and nothing is due")]
+    : remarks.map((detail) => ({ id: "signatures", state: "warning", detail, hint }));
 }
 
 async function examineQueue(hub: HubClient): Promise<Finding[]> {
@@ -207,10 +228,17 @@ function examinePlace(directory: string): Finding[] {
   return findings;
 }
 
+function describeDamage(damages: readonly { readonly path: string }[]): string {
+  const [first] = damages;
+  return damages.length === 1
+    ? `1 file is not as installed: ${first?.path}`
+    : `${counted(damages.length, "file")} are not as installed, ${first?.path} for one`;
+}
+
 async function examineInstallation(directory: string, options: HubArguments): Promise<Finding[]> {
-  const { check, verify } = await import("@lockstep/updater");
+  const { check, logAltered, verify } = await import("@lockstep/updater");
   const access = accessOf(options);
-  const { damages, edits } = await verify(directory, { access, quick: true });
+  const { damages, edits, logBreak } = await verify(directory, { access, quick: true });
   const findings: Finding[] =
     damages.length === 0
       ? [ok(directory, "no file looks touched")]
@@ -218,10 +246,15 @@ async function examineInstallation(directory: string, options: HubArguments): Pr
           {
             id: directory,
             state: edits === "replace" ? "failed" : "warning",
-            detail: `${damages.length} files are not as installed, ${damages[0]?.path} for one`,
-            hint: `lockstep verify ${directory} shows them, --repair mends them.`,
+            detail: describeDamage(damages),
+            hint: `lockstep verify ${directory} shows all. ${adviseOnDamage(directory, damages, edits)}`,
           },
         ];
+  if (logBreak !== null) {
+    const { code, message, expected, found: link, hint } = await logAltered(directory, logBreak);
+    const detail = `${code}: ${message}, expected ${expected}, found ${link}`;
+    findings.push({ id: directory, state: "failed", detail, hint: hint ?? null });
+  }
   const found = await check(directory, { access });
   findings.push(
     found.kind === "in-step"

@@ -5,9 +5,11 @@ import { addHubOptions, addJsonOption } from "../options.ts";
 import { formatUtc } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 import { printTable } from "../screen/table.ts";
+import { defineFleetTrust } from "./fleet-trust.ts";
 
 /** `lockstep fleet list`: the installations as they last reported themselves (observed). */
 export function define(command: Command): void {
+  defineFleetTrust(command);
   const list = command
     .command("list", { isDefault: true })
     .description("all installations with revision and outcome");
@@ -29,6 +31,7 @@ async function listInstallations(
     printTable(
       output,
       [
+        { title: "id" },
         { title: "host" },
         { title: "directory" },
         { title: "revision", align: "right" },
@@ -38,6 +41,7 @@ async function listInstallations(
         { title: "problem" },
       ],
       installations.map((each) => [
+        each.id,
         each.host,
         each.directory,
         each.revision === null ? "-" : String(each.revision),

@@ -1,6 +1,9 @@
+import { InstallationClient } from "@lockstep/client";
+import { isLockstepError } from "@lockstep/protocol/wire";
 import type { Command } from "commander";
 import { withHub } from "../connect.ts";
 import type { HubArguments } from "../hub-address.ts";
+import { remarkOnCertificate, remarksOn, remarksOnInstallations } from "../keys/remarks.ts";
 import { addHubOptions, addJsonOption } from "../options.ts";
 import { formatBytes, formatUtc } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
@@ -29,8 +32,9 @@ export function define(command: Command): void {
 async function showStatus(options: HubArguments & { readonly json?: boolean }): Promise<void> {
   const output = new Output(options);
   await withHub(options, async (hub) => {
-    const status = await hub.status();
-    output.document(status);
+    const [status, signing] = [await hub.status(), await orNull(hub.signingStatus())];
+    const enrolment = await orNull(new InstallationClient(hub).status());
+    output.document({ ...status, signing, enrolment });
     const lines: [string, string][] = [
       ["hub", hub.url],
       ["version", status.version],
@@ -39,9 +43,31 @@ async function showStatus(options: HubArguments & { readonly json?: boolean }): 
       ["software revision", String(status.revision)],
       ["files", String(status.files)],
       ["contents", `${status.contents}, ${formatBytes(status.storedBytes)} stored`],
+      ...(status.certificate
+        ? [["certificate", `good until ${formatUtc(status.certificate.expiresAt)}`] as [string, string]]
+        : []),
+      ["installations", `${enrolment?.installations ?? 0}, ${enrolment?.enrolled ?? 0} enrolled`],
     ];
     for (const [name, value] of lines) output.line(`${name.padEnd(18)} ${value}`);
     if (status.development) output.warn("this hub runs with --dev: it asks nobody for credentials");
+    const certificate = remarkOnCertificate(status);
+    if (certificate !== null) output.warn(certificate);
+    for (const remark of signing === null ? [] : remarksOn(signing)) output.warn(remark);
+    for (const remark of enrolment === null ? [] : remarksOnInstallations(enrolment)) output.warn(remark);
+    for (const { queue, machine, former, at } of status.rivals ?? [])
+      output.warn(
+        `two services have the queue ${queue}: the one on ${machine} took it from the one on ${former} at ${formatUtc(at)}. Give each its own Queue, or end one of them`,
+      );
     for (const step of status.setup) output.warn(`lockstep setup has something to do: ${step}`);
   });
+}
+
+/** Null while the database still has the schema of an older hub. */
+async function orNull<T>(asked: Promise<T>): Promise<T | null> {
+  try {
+    return await asked;
+  } catch (error) {
+    if (isLockstepError(error, "DATABASE_SCHEMA_OLDER")) return null;
+    throw error;
+  }
 }

@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { addHubOptions, addJsonOption, collect, usage, wholeNumber } from "../options.ts";
 
-const number = wholeNumber("a number", 1, Number.MAX_SAFE_INTEGER);
+const number = (name: string) => wholeNumber(name, 1, Number.MAX_SAFE_INTEGER);
 const SET = "name=value gives a text, name:=JSON any value; repeatable";
 
 /** `lockstep job`: processes, templates, schedules and servers of the job service. */
@@ -46,7 +46,7 @@ function defineProcesses(command: Command): void {
     });
 
   const show = command.command("show").description("a process with its steps");
-  addJsonOption(addHubOptions(show.argument("<id>", "", number)))
+  addJsonOption(addHubOptions(show.argument("<id>", "", number("the id of a process"))))
     .option("--follow", "go on with a line for each change, until the process has ended")
     .option("--runs", "also every try of every step")
     .option("--parameters", "also the parameters")
@@ -56,7 +56,7 @@ function defineProcesses(command: Command): void {
     });
 
   const cancel = command.command("cancel").description("end a process; services stop working on its steps");
-  addJsonOption(addHubOptions(cancel.argument("<id>", "", number)))
+  addJsonOption(addHubOptions(cancel.argument("<id>", "", number("the id of a process"))))
     .option("--yes", "do not ask")
     .action(async (id: number, options) => {
       const { cancelJob } = await import("../job/reactivate.ts");
@@ -75,7 +75,7 @@ function defineDecisions(command: Command): void {
       "--as <how>",
       "step: again; chain: its whole process from the beginning; success or error: as if it had ended so",
     )
-    .option("--process <id>", "steps of this process", number)
+    .option("--process <id>", "steps of this process", number("--process"))
     .option("--template <name>", "steps of processes of this template")
     .option("--queue <queue>", "steps of this queue")
     .option("--component <name>", "steps of this component")

@@ -12,7 +12,10 @@ interface LogArguments {
   readonly run?: string;
 }
 
-/** `lockstep log`: the records of update.log (S26), oldest first; with `--json` one document a line. */
+/**
+ * `lockstep log`: the records of update.log (S26), oldest first; with `--json` one document a line. Ends with UPDATE_LOG_ALTERED
+ * where a record does not follow the one before it, whichever records are shown.
+ */
 export function define(command: Command): void {
   command
     .argument("<directory>", "the installation")
@@ -23,7 +26,7 @@ export function define(command: Command): void {
 }
 
 async function showLog(directory: string, options: LogArguments): Promise<void> {
-  const { readLog } = await import("@lockstep/updater");
+  const { findLogBreak, logAltered, readLog } = await import("@lockstep/updater");
   const output = new Output(options);
   const all = await readLog(directory);
   const ofRun = options.run === undefined ? all : all.filter((record) => record.run === options.run);
@@ -48,6 +51,9 @@ async function showLog(directory: string, options: LogArguments): Promise<void> 
       describeRecord(record),
     ]),
   );
+  // What can be read is shown all the same; whoever relies on it has to know.
+  const broken = await findLogBreak(directory);
+  if (broken !== null) throw await logAltered(directory, broken);
 }
 
 function timeOf({ time }: LogRecord): number | null {

@@ -1,9 +1,14 @@
+import type { HubClient } from "@lockstep/client";
 import { listenForInterruption, printable } from "@lockstep/platform";
 import { LockstepError, type RevisionDiff } from "@lockstep/protocol/wire";
 import type { Command } from "commander";
 import { awaitRevision } from "../await-revision.ts";
 import { withHub } from "../connect.ts";
 import type { HubArguments } from "../hub-address.ts";
+import type { FormerArguments } from "../keys/former-revision.ts";
+import { addKeyOptions } from "../keys/key-files.ts";
+import { remarkOnLostKeys } from "../keys/remarks.ts";
+import type { ShownRevision } from "../keys/waiting.ts";
 import { addHubOptions, addJsonOption, usage, wholeNumber } from "../options.ts";
 import { counted, formatBytes, formatUtc } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
@@ -33,12 +38,86 @@ export function define(command: Command): void {
     diffRevisions,
   );
 
+  const sign = command
+    .command("sign")
+    .description("show the revision that waits for the release keys, and sign it");
+  addKeyOptions(addJsonOption(addHubOptions(sign)))
+    .option("--root <file>", "a root of trust that is known, for who signed the former revision")
+    .option("--all", "show every file, not the first ones")
+    .option("--show", "show it, and sign nothing")
+    .option("--yes", "do not ask")
+    .action(signRevision);
+
   const revert = command
     .command("revert")
     .description("make a former revision's files the current ones again, as a new revision");
   addJsonOption(addHubOptions(revert.argument("<number>", "", number)))
     .option("--yes", "do not ask")
     .action(revertRevision);
+}
+
+interface SignOptions extends Common, FormerArguments {
+  readonly all?: boolean;
+  readonly show?: boolean;
+  readonly yes?: boolean;
+}
+
+/** Shows what waits for the release keys, asks, signs, and waits until it is current. */
+async function signRevision(options: SignOptions): Promise<void> {
+  const output = new Output(options);
+  using interruption = listenForInterruption();
+  const { signal } = interruption;
+  const { readWaiting } = await import("../keys/waiting.ts");
+  const { tellWaiting } = await import("../keys/waiting-text.ts");
+  await withHub(options, async (hub) => {
+    const waiting = await readWaiting(hub, options);
+    const { shown } = waiting;
+    const hidden = tellWaiting(output, shown, options.all === true);
+    if (options.show === true) return output.document(shown);
+    if (options.yes !== true) await confirmSigning(shown, hidden, signal);
+    const { signWaiting } = await import("../keys/sign-revision.ts");
+    const status = await signWaiting(hub, waiting, options);
+    const { awaiting } = status;
+    if (awaiting !== null && awaiting.signatures < awaiting.needed) {
+      output.document({ ...status, shown });
+      const left = awaiting.needed - awaiting.signatures;
+      return output.line(`signed; ${counted(left, "more signature is", "more signatures are")} needed`);
+    }
+    const lost = remarkOnLostKeys(status);
+    if (lost !== null) output.warn(`signed, but ${lost}. Then sign once more.`);
+    const current = await untilRevision(hub, shown.revision, signal);
+    // What waited when the signature came does so no longer.
+    output.document({ ...(await hub.signingStatus({ signal })), revision: current, shown });
+    output.line(`software revision ${current}`);
+  });
+}
+
+async function confirmSigning(
+  { revision, files, problems }: ShownRevision,
+  hidden: number,
+  signal: AbortSignal,
+): Promise<void> {
+  if (!canAsk())
+    throw new LockstepError("CONFIRMATION_REQUIRED", "nobody can be asked whether to sign", {
+      hint: "Nothing was signed. --show only shows it; --yes signs without a question.",
+    });
+  const count = (kind: string) => files.filter((file) => file.kind === kind).length;
+  const unseen = hidden === 0 ? "" : `, ${counted(hidden, "file")} of them not shown`;
+  const question =
+    `${counted(count("added"), "file")} added, ${count("changed")} changed, ${count("removed")} removed${unseen}. ` +
+    `Sign software revision ${revision}${problems.length > 0 ? " all the same" : ""}?`;
+  if (await askYesNo(question, signal)) return;
+  throw new LockstepError("CANCELLED", "not signed, as you wish", { hint: "Nothing was changed." });
+}
+
+const WAIT_SECONDS = 50;
+
+async function untilRevision(hub: HubClient, wanted: number, signal: AbortSignal): Promise<number> {
+  for (let known = (await hub.currentSemaphore({ signal })).revision; ; ) {
+    if (known >= wanted) return known;
+    const answer = await hub.semaphore(known, { signal, waitSeconds: WAIT_SECONDS });
+    if (answer.kind === "different") known = answer.semaphore.revision;
+  }
 }
 
 async function listRevisions(options: Common & { readonly limit?: number }): Promise<void> {

@@ -1,6 +1,6 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { printable } from "@lockstep/platform";
+import { printable, systemErrorCode } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import type { ConfigFault, ImportedConfig } from "@lockstep/service";
 import type { Command } from "commander";
@@ -121,7 +121,7 @@ async function writeNew(file: string, text: string): Promise<void> {
   try {
     await writeFile(file, text, { flag: "wx" });
   } catch (cause) {
-    if (!(cause instanceof Error && "code" in cause && cause.code === "EEXIST")) throw cause;
+    if (systemErrorCode(cause) !== "EEXIST") throw cause;
     throw new LockstepError("CONFIRMATION_REQUIRED", `${file} is there already and is not written over`, {
       hint: "Name another file by --out, or move that one away.",
     });

@@ -1,6 +1,6 @@
 import { resolve } from "node:path";
 import { listenForInterruption, paint, printable, type Style, systemClock } from "@lockstep/platform";
-import type { LogSeverity, QueueState, ServiceState } from "@lockstep/service";
+import type { QueueState, ServiceState } from "@lockstep/service";
 import type { Command } from "commander";
 import { Finished } from "../failure.ts";
 import { addJsonOption, usage, wholeNumber } from "../options.ts";
@@ -27,11 +27,7 @@ export function define(command: Command): void {
   addJsonOption(addConfigOption(log))
     .option("--last <count>", "begin with so many records (else 50)", wholeNumber("--last", 0, 1_000_000))
     .option("--follow", "go on with what is written from now on, through every rotation")
-    .option(
-      "--severity <severity>",
-      "only records of this severity and above: Info, Warning or Serious",
-      readSeverity,
-    )
+    .option("--severity <severity>", "only records of this severity and above: Info, Warning or Serious")
     .option("--match <text>", "only records with this text, whatever its case")
     .action(showLog);
   defineConfig(command);
@@ -87,11 +83,11 @@ async function showStatus(options: StatusArguments): Promise<void> {
   const state = output.paintData(PHASE_STYLE[service.phase] ?? "bold", service.phase);
   const lines: [string, string][] = [
     ["state", service.detail === null ? state : `${state} (${printable(service.detail)})`],
-    ["machine", `${service.machine}, account ${document.account}, process ${document.pid}`],
-    ["version", service.version],
+    ["machine", printable(`${service.machine}, account ${document.account}, process ${document.pid}`)],
+    ["version", printable(service.version)],
     ["software revision", String(service.revision ?? "none")],
     ["running for", formatDuration(Date.parse(document.time) - service.startedAtMs)],
-    ["configuration", service.config.file],
+    ["configuration", printable(service.config.file)],
   ];
   for (const [name, value] of lines) output.line(`${name.padEnd(18)} ${value}`);
   const columns = [
@@ -115,12 +111,24 @@ const PHASE_STYLE: Partial<Record<ServiceState["phase"], Style>> = {
   failed: "red",
 };
 
+/** What says where the page of this machine's service is, and how to get in. */
+const PAGE_PARAMETERS = [
+  "Service.StateDirectory",
+  "HTTPStatus.Address",
+  "HTTPStatus.Port",
+  "HTTPAuthentication.User",
+  "HTTPAuthentication.PasswordFile",
+  "HTTPAuthentication.PasswordEnvironment",
+];
+
 async function findAddress(options: StatusArguments) {
-  const { readPassword, findStatusPage, requireServiceConfig } = await import("@lockstep/service");
+  const { readPassword, findStatusPage, findServiceConfig } = await import("@lockstep/service");
   if (options.url === undefined) {
     if (options.user !== undefined || options.passwordFile !== undefined)
       throw usage("--user and --password-file belong to --url; otherwise the configuration says both");
-    return await findStatusPage(await requireServiceConfig(options.config, process.env), process.env);
+    // The page itself says what is wrong with a file that was changed and not taken over.
+    const { config } = await findServiceConfig(options.config, process.env, PAGE_PARAMETERS);
+    return await findStatusPage(config, process.env);
   }
   if (URL.parse(options.url) === null)
     throw usage("--url takes an address", "http://HOST:1880/", options.url);
@@ -138,11 +146,13 @@ function queueRow(queue: QueueState): string[] {
       ? "asks the hub"
       : !hub.reachable
         ? "hub out of reach"
-        : queue.updating
-          ? "updating"
-          : queue.withheld === null
-            ? "serving"
-            : "withheld";
+        : hub.lastError !== null
+          ? "taken over"
+          : queue.updating
+            ? "updating"
+            : queue.withheld === null
+              ? "serving"
+              : "withheld";
   return [
     queue.queue,
     state,
@@ -163,7 +173,7 @@ function tellRemarks(output: Output, service: ServiceState, logProblem: string |
   if (awaitingRestart.length > 0)
     output.warn(`takes effect at the next start: ${printable(awaitingRestart.join(", "))}`);
   for (const { queue, hub, withheld } of service.queues) {
-    if (hub.reachable === false && hub.lastError !== null)
+    if (hub.lastError !== null)
       output.warn(printable(`${queue}: ${hub.lastError.code}: ${hub.lastError.message}`));
     if (withheld !== null) output.warn(printable(`${queue}: ${withheld}`));
   }
@@ -173,27 +183,30 @@ interface LogArguments extends ConfigArgument {
   readonly json?: boolean;
   readonly last?: number;
   readonly follow?: boolean;
-  readonly severity?: LogSeverity;
+  readonly severity?: string;
   readonly match?: string;
 }
 
-const SEVERITIES: readonly LogSeverity[] = ["Info", "Warning", "Serious"];
 const SEVERITY_STYLE = { Info: "green", Warning: "yellow", Serious: "red" } as const;
 const LAST_DEFAULT = 50;
 
-function readSeverity(text: string): LogSeverity {
-  const severity = SEVERITIES.find((each) => each.toLowerCase() === text.toLowerCase());
-  if (severity === undefined) throw usage("--severity takes a severity", SEVERITIES.join(", "), text);
-  return severity;
-}
-
 /** Reads the file: it works whether or not the service runs. */
 async function showLog(options: LogArguments): Promise<void> {
-  const { parseLine, readLog, requireServiceConfig } = await import("@lockstep/service");
+  const { findSeverity, findServiceConfig, isWanted, parseLine, readLog, SEVERITIES } = await import(
+    "@lockstep/service"
+  );
+  const lowest = findSeverity(options.severity ?? "Info");
+  if (lowest === null)
+    throw usage("--severity takes a severity", SEVERITIES.join(", "), options.severity ?? "");
+  const filter = { severity: lowest, text: options.match ?? "" };
   const output = new Output(options);
-  const config = await requireServiceConfig(options.config, process.env);
-  const lowest = SEVERITIES.indexOf(options.severity ?? "Info");
-  const wanted = (options.match ?? "").toLowerCase();
+  const { config, faulty } = await findServiceConfig(options.config, process.env, [
+    "FileLogWriter.OutPutFile",
+  ]);
+  if (faulty)
+    output.warn(
+      "the configuration has faults (lockstep service config check); a service that runs keeps the former",
+    );
   using interruption = listenForInterruption();
   const lines = readLog(config.log.outputFile, {
     last: options.last ?? LAST_DEFAULT,
@@ -208,7 +221,7 @@ async function showLog(options: LogArguments): Promise<void> {
       continue;
     }
     const { severity, text, timeMs } = record;
-    if (SEVERITIES.indexOf(severity) < lowest || !text.toLowerCase().includes(wanted)) continue;
+    if (!isWanted(record, filter)) continue;
     output.document({ time: new Date(timeMs).toISOString(), severity, text });
     const word = paint(output.data, SEVERITY_STYLE[severity], severity.padEnd(7));
     output.line(`${formatUtc(timeMs)}  ${word}  ${printable(text)}`);

@@ -1,7 +1,9 @@
 import type { EditsPolicy } from "@lockstep/core";
 import { printable } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
+import type { Damage } from "@lockstep/updater";
 import type { Command } from "commander";
+import { adviseOnDamage } from "../damage-advice.ts";
 import { addChangeArguments, addEditsOption, type ChangeArguments } from "../installation.ts";
 import { counted, formatBytes } from "../screen/format.ts";
 import { tellSums } from "../screen/run-text.ts";
@@ -42,8 +44,15 @@ async function runVerify(directory: string, options: VerifyArguments): Promise<v
       ? `sound: ${what}, software revision ${found.revision ?? "unknown"}`
       : `${counted(damages.length, "file")} of ${what} ${damages.length === 1 ? "is" : "are"} not as installed${repaired === null ? "" : mended(repaired.sums.keep)}`,
   );
-  if (damages.length > 0 && repaired === null)
-    await tellDamage(directory, damages.length, options.edits ?? found.edits);
+  const { logBreak } = found;
+  const { logAltered } = await import("@lockstep/updater");
+  const failures = [
+    ...(damages.length > 0 && repaired === null
+      ? [damaged(directory, damages, options.edits ?? found.edits)]
+      : []),
+    ...(logBreak === null ? [] : [await logAltered(directory, logBreak)]),
+  ];
+  if (failures.length > 0) await tell(failures);
 }
 
 function mended(kept: number): string {
@@ -52,20 +61,22 @@ function mended(kept: number): string {
     : `; mended, but for ${counted(kept, "edited file")} that ${kept === 1 ? "stays" : "stay"}`;
 }
 
-/** A script must be able to tell damage from soundness; the document has been written already. */
-async function tellDamage(directory: string, count: number, edits: EditsPolicy): Promise<never> {
+/** A script must be able to tell damage from soundness; the document has been written already. The last one decides how it ends. */
+async function tell(failures: readonly LockstepError[]): Promise<never> {
   const { Finished, reportFailure } = await import("../failure.ts");
-  const failure = new LockstepError(
+  const statuses = failures.map((each) => reportFailure(each, { json: false, stdout: process.stdout }));
+  throw new Finished(statuses.at(-1) ?? 0);
+}
+
+function damaged(directory: string, damages: readonly Damage[], edits: EditsPolicy): LockstepError {
+  const count = damages.length;
+  return new LockstepError(
     "INSTALLATION_DAMAGED",
     `${counted(count, "file")} of ${directory} ${count === 1 ? "is" : "are"} not as installed`,
     {
       expected: "every file as it was installed",
       found: count,
-      hint:
-        edits === "replace"
-          ? `lockstep verify ${directory} --repair mends it.`
-          : `lockstep verify ${directory} --repair mends what is missing and leaves what was edited, as its policy says; with --edits replace it brings everything back.`,
+      hint: adviseOnDamage(directory, damages, edits),
     },
   );
-  throw new Finished(reportFailure(failure, { json: false, stdout: process.stdout }));
 }

@@ -35,7 +35,7 @@ export async function listServers(options: JobArguments): Promise<void> {
       list.servers.map((server) => [
         server.queue,
         server.state,
-        server.node === null ? server.machine : `${server.machine} (${server.node})`,
+        formatMachine(server),
         formatRevision(server, list.revision),
         formatUtc(server.lastFetchAt),
         formatCounts(server.steps),
@@ -45,6 +45,13 @@ export async function listServers(options: JobArguments): Promise<void> {
     if (list.servers.some(({ revision }) => revision !== null && revision !== list.revision))
       output.note(`the software revision is ${list.revision}`);
   });
+}
+
+/** The physical machine; with a virtual server also under which lease it is there. */
+function formatMachine({ machine, node, term }: JobServer): string {
+  if (node === null) return machine;
+  const place = node === machine ? [] : [node];
+  return `${machine} (${[...place, ...(term === null ? [] : [`term ${term}`])].join(", ")})`;
 }
 
 function formatRevision({ revision }: JobServer, current: number): string {
@@ -138,6 +145,7 @@ function printServer(output: Output, server: JobServer, revision: number): void 
     ["state", server.state],
     ["machine", server.machine === "" ? "-" : server.machine],
     ["node", server.node ?? "-"],
+    ["term", server.term === null ? "-" : String(server.term)],
     ["version", server.version === "" ? "-" : server.version],
     ["revision", formatRevision(server, revision)],
     ["last fetch", formatUtc(server.lastFetchAt)],

@@ -33,10 +33,14 @@ async function readAll(files: readonly string[]): Promise<JobTemplate[]> {
   const [first] = failures;
   if (first === undefined) return templates;
   if (failures.length === 1) throw first;
-  throw new LockstepError("JOB_TEMPLATE_INVALID", `${failures.length} templates have faults`, {
-    faults: failures.flatMap(({ faults }) => faults),
-    ...(first.hint === undefined ? {} : { hint: first.hint }),
-  });
+  throw new LockstepError(
+    "JOB_TEMPLATE_INVALID",
+    `there are faults in ${counted(failures.length, "template")}`,
+    {
+      faults: failures.flatMap(({ faults }) => faults),
+      ...(first.hint === undefined ? {} : { hint: first.hint }),
+    },
+  );
 }
 
 /** `lockstep job template check`. */

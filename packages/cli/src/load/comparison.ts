@@ -72,7 +72,7 @@ function* listFiles(
   const { counts } = summary;
   const moving = counts.unknown + counts["never-loaded"] + counts.changed + comparison.removed.length;
   if (!verbose && moving > LIST_MAX) {
-    yield output.paintRemark("dim", `  (the list of ${formatCount(moving)} files: --verbose)`);
+    yield output.paintRemark("dim", `  (the list of ${counted(moving, "file")}: --verbose)`);
     return;
   }
   for (const [index, file] of request.files.entries()) {

@@ -1,5 +1,5 @@
 import type { Scan, SourceFile } from "./scan.ts";
-import { sourceChanged } from "./source-changed.ts";
+import { sourceFailure } from "./source-changed.ts";
 import type { DigestedFile, WorkFault } from "./work.ts";
 import type { WorkerPool } from "./worker-pool.ts";
 
@@ -12,12 +12,12 @@ export interface DigestOptions {
 }
 
 /**
- * Digests every file of a scan, in its order. Throws LOAD_SOURCE_CHANGED with every file that is not what the scan saw
- * or cannot be read, and the signal's reason when it aborts.
+ * Digests every file of a scan, in its order. Throws LOAD_SOURCE_UNREADABLE with every file that may not be read, else
+ * LOAD_SOURCE_CHANGED with every one that is not what the scan saw, and the signal's reason when it aborts.
  */
 export async function digestFiles(
   scan: Scan,
-  pool: WorkerPool,
+  pool: Pick<WorkerPool, "ordersWanted" | "run">,
   options: DigestOptions,
 ): Promise<DigestedFile[]> {
   const digested: DigestedFile[] = new Array(scan.files.length);
@@ -40,11 +40,13 @@ export async function digestFiles(
     options.signal.throwIfAborted();
     while (running.size >= pool.ordersWanted) await Promise.race(running);
     const work: Promise<void> = one(start, batch).finally(() => running.delete(work));
+    // Looked at together with the others; where the load is stopped before, nobody may call it unhandled.
+    work.catch(() => {});
     running.add(work);
   }
   await Promise.all(running);
   options.signal.throwIfAborted();
-  if (faults.length > 0) throw sourceChanged(faults);
+  if (faults.length > 0) throw sourceFailure(faults);
   return digested;
 }
 

@@ -1,7 +1,7 @@
 import type { UploadContent, UploadPart } from "@lockstep/client";
 import { batches } from "./digest.ts";
 import { largeContent } from "./large-content.ts";
-import { sourceChanged } from "./source-changed.ts";
+import { sourceChanged, sourceFailure } from "./source-changed.ts";
 import {
   type DigestedFile,
   ENCODE_BYTES_MAX,
@@ -70,7 +70,7 @@ async function* encodeSmall(
     const answer = await work;
     order();
     if (answer.kind !== "encode") throw new TypeError("an answer to another order");
-    if (answer.faults.length > 0) throw sourceChanged(answer.faults);
+    if (answer.faults.length > 0) throw sourceFailure(answer.faults);
     const { frames, contents, decodedBytes } = answer;
     yield { part: { frames, contents }, decodedBytes };
     // Whoever comes for the next part has sent this one.

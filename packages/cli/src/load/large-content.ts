@@ -21,9 +21,11 @@ import {
  *
  * A content says before its first byte how long it is as it travels, and how long the compressed form is nobody knows
  * before its last. So it is compressed into a temporary file that has no name any more (whatever ends us, nothing is
- * left behind), unless a sample says that compressing is in vain: then it travels as it is, straight from its place.
+ * left behind), unless a sample says that compressing is in vain: then it travels as it is, straight from its place. The sample
+ * is of places all over the file: an image of a disk or a bundle may begin with what is compressed already, and be text behind it.
  */
-const SAMPLE_BYTES = 1024 * 1024;
+const SAMPLE_PLACES = 16;
+const PLACE_BYTES = 64 * 1024;
 /** Compressing must save at least this part of the sample to be worth the detour. */
 const SAVING_MIN = 0.03;
 const CHUNK_BYTES = 256 * 1024;
@@ -40,7 +42,7 @@ export async function largeContent(
   const fd = openSource(base, file);
   try {
     if (!isSameSource(fd, file)) throw new SourceChanged();
-    const spool = (await savesSpace(fd)) ? await spoolCompressed(fd, file, signal) : null;
+    const spool = (await savesSpace(fd, file.size)) ? await spoolCompressed(fd, file, signal) : null;
     if (spool !== null && spool.stored < file.size) {
       closeSync(fd);
       const header = {
@@ -60,9 +62,15 @@ export async function largeContent(
   }
 }
 
-async function savesSpace(fd: number): Promise<boolean> {
-  const { bytesRead, buffer } = await readAt(fd, Buffer.allocUnsafe(SAMPLE_BYTES), 0, SAMPLE_BYTES, 0);
-  return compress(buffer.subarray(0, bytesRead)).length < bytesRead * (1 - SAVING_MIN);
+async function savesSpace(fd: number, size: number): Promise<boolean> {
+  const sample = Buffer.allocUnsafe(SAMPLE_PLACES * PLACE_BYTES);
+  const last = Math.max(0, size - PLACE_BYTES);
+  let length = 0;
+  for (let place = 0; place < SAMPLE_PLACES; place++) {
+    const at = Math.floor((last * place) / (SAMPLE_PLACES - 1));
+    length += (await readAt(fd, sample, length, PLACE_BYTES, at)).bytesRead;
+  }
+  return compress(sample.subarray(0, length)).length < length * (1 - SAVING_MIN);
 }
 
 async function spoolCompressed(

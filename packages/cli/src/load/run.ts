@@ -3,6 +3,7 @@ import { setFlagsFromString } from "node:v8";
 import type { HubClient } from "@lockstep/client";
 import { listenForInterruption, printable, systemClock } from "@lockstep/platform";
 import {
+  isLockstepError,
   type LoadComparison,
   type LoadRequest,
   type LoadResult,
@@ -11,6 +12,7 @@ import {
 import { awaitRevision } from "../await-revision.ts";
 import { withHub } from "../connect.ts";
 import type { HubArguments } from "../hub-address.ts";
+import { retold } from "../retold.ts";
 import { counted, formatBytes, formatCount } from "../screen/format.ts";
 import { Output } from "../screen/output.ts";
 import { Progress } from "../screen/progress.ts";
@@ -44,7 +46,8 @@ const FEW_BYTES = 8 * 1024 * 1024;
  * The Software Loader: read, digest, compare, show, ask, send, wait (domain 1.8, behaviours 44 and 45).
  *
  * Until the question is answered nothing has been changed anywhere; after it the hub takes everything in one
- * transaction or nothing. So it may be stopped at any moment and leaves nothing behind.
+ * transaction or nothing. So it may be stopped at any moment and leaves nothing behind, until the hub has everything: then the
+ * hub decides, and whoever is stopped says so.
  */
 export async function runLoad(directory: string, options: LoadOptions): Promise<void> {
   keepNewSpaceSmall();
@@ -157,12 +160,15 @@ class Load {
     if (summary.changes) await this.#confirm(warnings);
     const result = await this.#send(scan, comparison, pool);
     const { wait, waitSeconds } = this.#options;
-    // Nobody waits for a load that changes nothing, whatever was said.
+    // A load that changes nothing has its revision already, unless that one waits for a signature.
     const revision =
-      wait === false && result.changes
-        ? null
+      wait === false
+        ? result.changes
+          ? null
+          : result.revisionBefore
         : await awaitRevision(this.#hub, result, {
             waitSeconds,
+            module: this.#request.module.id,
             signal: this.#signal,
             onStopped: (remark) => this.#output.warn(remark),
           });
@@ -246,11 +252,13 @@ class Load {
     const silent = this.#output.quiet || travelling.length === 0;
     const progress = silent ? null : new Progress("loading", this.#output.remarks, systemClock);
     let done = 0;
+    let isAllGiven = false;
     const parts = async function* () {
       for await (const { part, decodedBytes } of encodeContents(scan.base, travelling, pool, signal)) {
         yield part;
         done += decodedBytes;
       }
+      isAllGiven = true;
     };
     const signal = this.#signal;
     try {
@@ -264,7 +272,7 @@ class Load {
       return result;
     } catch (error) {
       progress?.finish(null);
-      throw error;
+      throw isAllGiven ? unanswered(error) : error;
     }
   }
 
@@ -319,6 +327,16 @@ class Load {
         : {}),
     };
   }
+}
+
+/** What ended the wait for the hub's answer, when it has everything: it may have committed the load, or still do it. */
+function unanswered(error: unknown): unknown {
+  if (!isLockstepError(error, "INTERRUPTED", "HUB_UNREACHABLE")) return error;
+  return retold(
+    error,
+    `everything was sent, and the hub may have taken it: ${error.message}`,
+    "lockstep revision list shows whether it has. Loading the same again does no harm; lockstep revision revert N takes it back.",
+  );
 }
 
 function toRequest(

@@ -2,6 +2,7 @@ import { lstatSync, readdirSync, realpathSync, type Stats } from "node:fs";
 import { join } from "node:path";
 import { byPath, checkPath, compileGlob, findTwins, foldPath, type Glob, isGlobFault } from "@lockstep/core";
 import { type Fault, LockstepError } from "@lockstep/protocol/wire";
+import { sourceUnreadable } from "./source-changed.ts";
 
 /** A file below the base directory, as it was when the directory was read. */
 export interface SourceFile {
@@ -65,11 +66,7 @@ function realBase(directory: string): string {
 }
 
 function unreadable(directory: string, faults: readonly Fault[], cause?: unknown): LockstepError {
-  return new LockstepError("LOAD_SOURCE_UNREADABLE", `the directory ${directory} cannot be read completely`, {
-    faults,
-    cause,
-    hint: "Nothing was loaded. Make everything in it readable for this user, or leave it out by --exclude GLOB.",
-  });
+  return sourceUnreadable(`the directory ${directory}`, faults, cause);
 }
 
 class Scanner {

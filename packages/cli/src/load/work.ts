@@ -26,6 +26,8 @@ export type DigestedFile = SourceFile & { readonly sha256: Sha256 };
 export interface WorkFault {
   readonly path: string;
   readonly problem: string;
+  /** The system does not let it be read, which has nothing to do with a change. */
+  readonly unreadable: boolean;
 }
 
 export type WorkAnswer =
@@ -71,7 +73,7 @@ function digest(base: string, files: readonly SourceFile[]): WorkAnswer {
     try {
       return withFile(base, file, (fd) => digestOf(fd, file.size));
     } catch (error) {
-      faults.push({ path: file.path, problem: problemOf(error) });
+      faults.push(faultOf(file, error));
       return "";
     }
   });
@@ -102,7 +104,7 @@ function encode({ base, files, room }: WorkOrder & { readonly kind: "encode" }):
       at += header.length + stored.length;
       giveBack(packed, pieceBytes(raw.length));
     } catch (error) {
-      faults.push({ path: file.path, problem: problemOf(error) });
+      faults.push(faultOf(file, error));
     }
   }
   return { kind: "encode", frames: frames.subarray(0, at), contents: files.length, decodedBytes, faults };
@@ -198,6 +200,10 @@ function blockOf(size: number): Buffer {
   return block;
 }
 
-function problemOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+function faultOf({ path }: SourceFile, error: unknown): WorkFault {
+  const problem = error instanceof Error ? error.message : String(error);
+  const unreadable = error instanceof Error && "code" in error && UNREADABLE.has(error.code);
+  return { path, problem, unreadable };
 }
+
+const UNREADABLE: ReadonlySet<unknown> = new Set(["EACCES", "EPERM", "EIO"]);

@@ -1,3 +1,5 @@
+export { counted, formatCount } from "@lockstep/core";
+
 const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
 
 /** A size for people, in powers of 1000: `1.1 GB`. */
@@ -9,16 +11,6 @@ export function formatBytes(bytes: number): string {
     unit++;
   }
   return `${unit === 0 || value >= 99.95 ? Math.round(value) : value.toFixed(1)} ${UNITS[unit]}`;
-}
-
-/** A number with its thousands set apart: `32 000`. */
-export function formatCount(count: number): string {
-  return String(count).replaceAll(/\B(?=(?:\d{3})+$)/g, " ");
-}
-
-/** A count with its noun: `1 file`, `32 000 files`. */
-export function counted(count: number, singular: string, plural = `${singular}s`): string {
-  return `${formatCount(count)} ${count === 1 ? singular : plural}`;
 }
 
 /** A duration for people: `40 ms`, `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`. */

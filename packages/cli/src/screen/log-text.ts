@@ -4,7 +4,7 @@ import { formatBytes } from "./format.ts";
 /** Enough of a digest to tell two apart; `--json` has all of it. */
 const DIGEST_SHOWN = 12;
 /** What has a column of its own, or is told together with another fact. */
-const TOLD = new Set(["time", "run", "action", "path", "result", "reason"]);
+const TOLD = new Set(["time", "run", "action", "path", "result", "reason", "chain"]);
 
 /** What a record of update.log says beside its columns, for people: facts that are there, in the units of people. */
 export function describeRecord(record: LogRecord): string {

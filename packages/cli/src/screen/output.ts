@@ -1,4 +1,4 @@
-import { describeTerminal, paint, type Style, type Terminal } from "@lockstep/platform";
+import { describeTerminal, paint, printable, type Style, type Terminal } from "@lockstep/platform";
 
 /**
  * Where a command's words go. Data goes to standard output, everything else to standard error, so that a script can
@@ -40,10 +40,13 @@ export class Output {
     process.stderr.write(`${text}\n`);
   }
 
-  /** Something that the reader should know although it works. Not silenced by `--quiet`. */
+  /**
+   * Something that the reader should know although it works. Not silenced by `--quiet`. What others said of themselves
+   * (hosts, queues, reasons) may stand in it: it is made safe here.
+   */
   warn(text: string): void {
     this.beforeText();
-    process.stderr.write(`${paint(this.remarks, "yellow", "warning:")} ${text}\n`);
+    process.stderr.write(`${paint(this.remarks, "yellow", "warning:")} ${printable(text, "lines")}\n`);
   }
 
   paintData(style: Style, text: string): string {

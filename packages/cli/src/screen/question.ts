@@ -1,4 +1,5 @@
 import { createInterface } from "node:readline/promises";
+import { Writable } from "node:stream";
 import { LockstepError } from "@lockstep/protocol/wire";
 
 /** Whether a person is there to answer: both ends of the conversation are terminals and nobody automated it. */
@@ -26,5 +27,21 @@ export async function askText(question: string, proposal: string, signal?: Abort
     throw pressed ? new LockstepError("INTERRUPTED", "stopped by Ctrl-C") : error;
   } finally {
     lines.close();
+  }
+}
+
+/** Asks for a secret: what is typed is not shown. */
+export async function askSecret(question: string): Promise<string> {
+  process.stderr.write(question);
+  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
+  const lines = createInterface({ input: process.stdin, output: nowhere, terminal: true });
+  try {
+    return await lines.question("");
+  } catch (error) {
+    const pressed = error instanceof Error && "code" in error && error.code === "ABORT_ERR";
+    throw pressed ? new LockstepError("INTERRUPTED", "stopped by Ctrl-C") : error;
+  } finally {
+    lines.close();
+    process.stderr.write("\n");
   }
 }

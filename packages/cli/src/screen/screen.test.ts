@@ -176,6 +176,7 @@ test("a record of the log is told in the words of people, without what is not th
     path: null,
     result: "ok",
     reason: null,
+    chain: "c".repeat(64),
   } as const;
   assert.equal(
     describeRecord({ ...record, action: "begin", reason: "manual", from: null, to: 1 }),

@@ -10,12 +10,13 @@ export interface Column {
 
 /**
  * Prints rows as data. A person gets aligned columns below a heading; a pipe gets the same columns separated by tabs,
- * one row a line and no heading, so that cut and wc work.
+ * one row a line and no heading, so that cut and wc work. `paintCell` may colour a cell that has its final width.
  */
 export function printTable(
   output: Output,
   columns: readonly Column[],
   rows: readonly (readonly string[])[],
+  paintCell: (cell: string, column: number) => string = (cell) => cell,
 ): void {
   const safe = rows.map((row) => row.map((cell) => printable(cell)));
   if (!output.data.interactive) {
@@ -27,17 +28,27 @@ export function printTable(
     safe.reduce((width, row) => Math.max(width, displayWidth(row[index] ?? "")), column.title.length),
   );
   shrinkColumns(columns, widths, output.data.columns);
-  const format = (cells: readonly string[]) =>
+  const format = (cells: readonly string[], painted: typeof paintCell) =>
     cells
       .map((whole, index) => {
         const cell = fitText(whole, widths[index] ?? 0);
         const space = " ".repeat(Math.max(0, (widths[index] ?? 0) - displayWidth(cell)));
         const last = index === cells.length - 1;
-        return columns[index]?.align === "right" ? space + cell : last ? cell : cell + space;
+        const full = columns[index]?.align === "right" ? space + cell : last ? cell : cell + space;
+        return painted(full, index);
       })
       .join("  ");
-  output.line(output.paintData("bold", format(columns.map((column) => column.title))));
-  for (const row of safe) output.line(format(row));
+  const plain = (cell: string) => cell;
+  output.line(
+    output.paintData(
+      "bold",
+      format(
+        columns.map((column) => column.title),
+        plain,
+      ),
+    ),
+  );
+  for (const row of safe) output.line(format(row, paintCell));
 }
 
 const SHRUNK_WIDTH_MIN = 6;

@@ -1,0 +1,118 @@
+import assert from "node:assert/strict";
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { type EtcdCluster, freePorts, startEtcd } from "../cluster/etcd-cluster.ts";
+import { documentOf, type Ended, lockstep, start } from "./lockstep.ts";
+
+/** Slow on purpose: a busy machine must not look like a dead one. Given as an administrator would. */
+export const SLOW_TIMES = [
+  ...["trustMs=4500", "waitMs=6500", "renewMs=700", "callMs=1800", "guardDelayMs=1000", "stopMs=900"],
+].flatMap((term) => ["--time", term]);
+
+/**
+ * What an administrator has before there is a cluster: an etcd, three machines (here directories and ports), and the
+ * command. Everything is done by the command; nothing looks into the store behind its back.
+ */
+export class ClusterLab {
+  readonly directory: string;
+  readonly etcd: EtcdCluster;
+  readonly nodes: readonly string[];
+  readonly #daemons = new Map<string, ChildProcess>();
+
+  static async open(etcd: string, nodes: readonly string[]): Promise<ClusterLab> {
+    const ports = await freePorts(nodes.length);
+    return new ClusterLab(await startEtcd(etcd), nodes, ports);
+  }
+
+  private constructor(etcd: EtcdCluster, nodes: readonly string[], ports: readonly number[]) {
+    this.etcd = etcd;
+    this.nodes = nodes;
+    this.directory = mkdtempSync(join(tmpdir(), "lockstep-test-cluster-"));
+    for (const [index, node] of nodes.entries()) {
+      mkdirSync(join(this.directory, node));
+      writeFileSync(this.configOf(node), this.configText(node, `127.0.0.1:${ports[index]}`));
+    }
+  }
+
+  configText(node: string, address: string, prefix = "/lockstep/test/"): string {
+    const endpoints = this.etcd.endpoints.map((each) => JSON.stringify(each)).join(", ");
+    return `name = "${node}"\naddress = "${address}"\ndata = "data"\n[key]\nfile = "cluster.key"\n[coordination]\nprefix = "${prefix}"\nendpoints = [${endpoints}]\n`;
+  }
+
+  configOf = (node: string): string => join(this.directory, node, "node.toml");
+  keyOf = (node: string): string => join(this.directory, node, "cluster.key");
+  pathOf = (name: string): string => join(this.directory, name);
+
+  /** `lockstep cluster ARGS`, as if called on that node. */
+  run(node: string, ...args: readonly string[]): Promise<Ended> {
+    return lockstep(["cluster", ...args], { env: { LOCKSTEP_NODE_CONFIG: this.configOf(node) } });
+  }
+
+  /** The same with `--json`; fails unless the exit status is the wanted one. */
+  async ask<T>(node: string, args: readonly string[], status = 0): Promise<T> {
+    const ended = await this.run(node, ...args, "--json");
+    assert.equal(ended.status, status, `${args.join(" ")}\n${ended.stdout}\n${ended.stderr}`);
+    return documentOf<T>(ended);
+  }
+
+  /** Leaves the command running. */
+  begin(node: string, ...args: readonly string[]): ChildProcess {
+    return start(["cluster", ...args], { env: { LOCKSTEP_NODE_CONFIG: this.configOf(node) } });
+  }
+
+  copyKey(from: string, to: string): void {
+    copyFileSync(this.keyOf(from), this.keyOf(to));
+    chmodSync(this.keyOf(to), 0o600);
+  }
+
+  /** Starts a node's daemon, and waits until it says that it is ready. */
+  async startDaemon(node: string): Promise<void> {
+    const daemon = start(["node", "--config", this.configOf(node), "--log-level", "warn"]);
+    this.#daemons.set(node, daemon);
+    daemon.stderr?.resume();
+    assert.ok(daemon.stdout !== null);
+    const [line] = (await once(createInterface({ input: daemon.stdout }), "line")) as [string];
+    assert.match(line, new RegExp(`^ready ${node} `));
+  }
+
+  async endDaemon(node: string, signal: NodeJS.Signals): Promise<void> {
+    const daemon = this.#daemons.get(node);
+    if (daemon === undefined || daemon.exitCode !== null || daemon.signalCode !== null) return;
+    const ended = once(daemon, "exit");
+    daemon.kill(signal);
+    await ended;
+  }
+
+  /** A service that says where it runs, in a file of its own, and ends when it is told to. */
+  writeService(name: string): string {
+    const program = this.pathOf(`${name}.sh`);
+    const text = `#!/bin/sh\necho "$LOCKSTEP_NODE" >> ${this.pathOf(`${name}.runs`)}\ntrap 'exit 0' TERM\nwhile :; do sleep 0.2; done\n`;
+    writeFileSync(program, text, { mode: 0o755 });
+    return program;
+  }
+
+  /** On which nodes it was started, in that order. */
+  runsOf(name: string): string[] {
+    return readFileSync(this.pathOf(`${name}.runs`), "utf8")
+      .trim()
+      .split("\n");
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.nodes.map((node) => this.endDaemon(node, "SIGTERM")));
+    await this.etcd.stop();
+    rmSync(this.directory, { recursive: true, force: true, maxRetries: 3 });
+  }
+}
