@@ -7,14 +7,18 @@ import pg from "pg";
 import { startEmbeddedPostgres } from "../../packages/hub/src/db/embedded/embedded.ts";
 import { formatMs, type Measured, median, type Sample } from "../harness.ts";
 import { inTemporaryDirectory, lockstep, startHub } from "../lockstep.ts";
+import { processorMs } from "../processor-time.ts";
 import type { Finding, Report } from "../report.ts";
 
 /**
  * Jobs that do nothing, on one PostgreSQL with fsync on: how many are claimed and completed in a second, and how long
- * one takes from the call that starts it until it runs. The peers are libraries that speak SQL from within the worker;
- * ours is a service that speaks HTTP to a hub, which keeps fencing tokens, leases, runs and processes besides.
+ * one takes from the call that starts it until it runs, and how much processor time one costs. The peers are libraries
+ * that speak SQL from within the worker; ours is a service that speaks HTTP to a hub, which keeps fencing tokens, leases,
+ * runs and processes besides.
  */
-const JOBS = 2_000;
+const JOBS = 6_000;
+/** So rarely that asking costs no contestant much, and often enough for what takes half a second. */
+const LOOK_MS = 10;
 const LATENCY_JOBS = 100;
 const WORKERS = [1, 4, 16];
 const ROUNDS = 3;
@@ -24,12 +28,18 @@ const PEERS = { "graphile-worker": "0.18.0", "pg-boss": "12.38.0" };
 const PROGRAMS = resolve(import.meta.dirname, "../peers");
 const MODULES = resolve(import.meta.dirname, "../../.cache/bench/peers");
 
+interface Worker extends AsyncDisposable {
+  readonly pid: number;
+}
+
 interface Contestant {
   readonly name: string;
   /** Puts jobs in, without a worker. */
   enqueue(count: number, mark: string | null): Promise<void>;
   /** Starts the worker; resolves when it works. */
-  work(concurrency: number): Promise<AsyncDisposable>;
+  work(concurrency: number): Promise<Worker>;
+  /** Processes that take part, beside worker and database. */
+  readonly pids: readonly number[];
   /** Jobs that are not done. */
   left(): Promise<number>;
   clear(): Promise<void>;
@@ -63,7 +73,8 @@ export function run(): Promise<Report> {
         ending.defer(() => contestant.end());
         contestants.push(contestant);
       }
-      return await measure(directory, contestants);
+      const server = await postgres.pid();
+      return await measure(directory, contestants, server === null ? [] : [server]);
     } finally {
       await admin.end();
       await postgres.stop();
@@ -93,6 +104,7 @@ async function graphile(connectionString: string, how: "single" | "batched"): Pr
   const pool = new pg.Pool({ connectionString });
   return {
     name: how === "single" ? "graphile-worker" : "graphile-worker, local queue and batched completion",
+    pids: [],
     enqueue: (count, mark) => inParallel(count, () => utils.addJob("noop", mark === null ? {} : { mark })),
     work: (concurrency) => startWorker("graphile.mjs", connectionString, String(concurrency), how),
     left: () => count(pool, "select count(*) from graphile_worker._private_jobs"),
@@ -125,6 +137,7 @@ async function boss(connectionString: string): Promise<Ending> {
   const pool = new pg.Pool({ connectionString });
   return {
     name: "pg-boss, batches of 50",
+    pids: [],
     enqueue: (count, mark) => inParallel(count, () => boss.send("noop", mark === null ? {} : { mark })),
     work: (concurrency) => startWorker("pg-boss.mjs", connectionString, String(concurrency)),
     left: () => count(pool, "select count(*) from pgboss.job where name = 'noop' and state < 'completed'"),
@@ -157,6 +170,7 @@ async function ours(directory: string, connectionString: string): Promise<Ending
   });
   return {
     name: "lockstep service",
+    pids: [hub.pid],
     enqueue: (jobs, mark) =>
       inParallel(jobs, async () => {
         const answer = await fetch(`${hub.url}/v1/jobs/processes`, {
@@ -190,9 +204,10 @@ Enabled = false
       );
       const [program, args] = lockstep("service", "run", "--config", file);
       const child = spawn(program, args, { stdio: ["ignore", "ignore", "inherit"] });
-      return { [Symbol.asyncDispose]: () => end(child) };
+      return { pid: child.pid ?? 0, [Symbol.asyncDispose]: () => end(child) };
     },
-    left: () => count(pool, "select count(*) from job_step where state <> 'finished'"),
+    // A process ends with its step, in the same transaction.
+    left: () => count(pool, "select count(*) from job_process where finished_at is null"),
     clear: async () => {
       await pool.query("delete from job_process");
     },
@@ -203,7 +218,11 @@ Enabled = false
   };
 }
 
-async function measure(directory: string, contestants: readonly Ending[]): Promise<Report> {
+async function measure(
+  directory: string,
+  contestants: readonly Ending[],
+  database: readonly number[],
+): Promise<Report> {
   const rates = new Map<string, Sample[]>();
   const latencies = new Map<string, number[]>();
   for (const workers of WORKERS)
@@ -212,11 +231,11 @@ async function measure(directory: string, contestants: readonly Ending[]): Promi
         process.stderr.write(`  ${workers} workers, round ${round + 1}/${ROUNDS}: ${contestant.name}\n`);
         await contestant.clear();
         await contestant.enqueue(JOBS, null);
-        await using _worker = await contestant.work(workers);
+        await using worker = await contestant.work(workers);
         const key = `${contestant.name}, ${workers}`;
-        const wallMs = await drain(contestant);
+        const drained = await drain(contestant, [...database, ...contestant.pids, worker.pid]);
         const samples = rates.get(key) ?? [];
-        samples.push({ wallMs, cpuMs: null, peakBytes: null });
+        samples.push({ ...drained, peakBytes: null });
         rates.set(key, samples);
         if (round === ROUNDS - 1) latencies.set(key, await latency(directory, contestant));
       }
@@ -254,7 +273,9 @@ async function measure(directory: string, contestants: readonly Ending[]): Promi
   return {
     title: "Jobs",
     text: [
-      `${JOBS.toLocaleString("en")} jobs that do nothing, then ${LATENCY_JOBS} one after the other in an idle queue, on one PostgreSQL with fsync. The peers' workers speak SQL themselves; ours speaks HTTP to a hub.`,
+      `${JOBS.toLocaleString("en")} jobs that do nothing, then ${LATENCY_JOBS} one after the other in an idle queue, on one PostgreSQL with fsync and synchronous commits for all. The processor time is that of worker, database and, for ours, hub.`,
+      "",
+      "What differs: a peer's worker speaks SQL to the database itself, and one process does it all; ours speaks HTTP to a hub, so each job passes two processes more. graphile-worker changes a job's row once and deletes it. pg-boss changes it twice and keeps it. Ours changes a step twice, keeps it with its result, adds a row for each try with who ran it and when, decides what follows and ends the process, and writes begin, parameters and end of each step into a log. graphile-worker without its local queue commits each job by itself; the others, ours too, do so in batches.",
       "",
       "| | at once | jobs a second | from start to running |",
       "| --- | --- | --- | --- |",
@@ -265,9 +286,12 @@ async function measure(directory: string, contestants: readonly Ending[]): Promi
   };
 }
 
-/** Milliseconds for one job while many are worked off: counted from the first look that finds some done. */
-async function drain(contestant: Contestant): Promise<number> {
-  let began: { at: number; left: number } | null = null;
+/** For one job while many are worked off: counted from the first look that finds some done. */
+async function drain(
+  contestant: Contestant,
+  pids: readonly number[],
+): Promise<{ readonly wallMs: number; readonly cpuMs: number }> {
+  let began: { at: number; left: number; cpuMs: number } | null = null;
   let last = { left: JOBS, at: performance.now() };
   for (;;) {
     const left = await contestant.left();
@@ -275,9 +299,12 @@ async function drain(contestant: Contestant): Promise<number> {
     if (left < last.left) last = { left, at };
     else if (at - last.at > STALLED_MS)
       throw new Error(`${contestant.name} does not go on: ${left} jobs left`);
-    if (began === null && left < JOBS) began = { at, left };
-    if (left === 0 && began !== null) return (at - began.at) / Math.max(1, began.left);
-    await new Promise((done) => setTimeout(done, 5));
+    if (began === null && left < JOBS) began = { at, left, cpuMs: processorMs(pids) };
+    if (left === 0 && began !== null) {
+      const jobs = Math.max(1, began.left);
+      return { wallMs: (at - began.at) / jobs, cpuMs: (processorMs(pids) - began.cpuMs) / jobs };
+    }
+    await new Promise((done) => setTimeout(done, LOOK_MS));
   }
 }
 
@@ -295,7 +322,7 @@ async function latency(directory: string, contestant: Contestant): Promise<numbe
   return found;
 }
 
-async function startWorker(program: string, ...args: string[]): Promise<AsyncDisposable> {
+async function startWorker(program: string, ...args: string[]): Promise<Worker> {
   const child = spawn(process.execPath, [join(PROGRAMS, program), MODULES, ...args], {
     stdio: ["ignore", "pipe", "inherit"],
   });
@@ -303,7 +330,7 @@ async function startWorker(program: string, ...args: string[]): Promise<AsyncDis
     child.stdout.once("data", () => working());
     child.once("close", (status) => failed(new Error(`${program} ended with ${status}`)));
   });
-  return { [Symbol.asyncDispose]: () => end(child, "SIGKILL") };
+  return { pid: child.pid ?? 0, [Symbol.asyncDispose]: () => end(child, "SIGKILL") };
 }
 
 async function end(child: ChildProcess, signal: NodeJS.Signals = "SIGTERM"): Promise<void> {

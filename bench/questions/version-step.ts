@@ -44,6 +44,8 @@ export function run(): Promise<Report> {
     const former = join(directory, "former");
     const theirs = join(directory, "theirs");
     try {
+      // P6 is about laying files down. What a step saves, and costs, is the question of transfer.ts.
+      await timeProcess(...lockstep("settings", "set", "Common/Transfer/Steps=false", "--hub", hub.url));
       await load(from, OLD);
       await timeProcess(...lockstep("install", former, "--hub", hub.url, "--role", "Server"));
       await load(to, NEW);
@@ -110,7 +112,7 @@ export function run(): Promise<Report> {
         Math.max(...[...update.samples, ...install.samples].map((sample) => sample.peakBytes ?? 0)) / 2 ** 20;
       return {
         title: "A version step, and a fresh installation",
-        text: `next ${OLD} → ${NEW} (${execFileSync("bash", ["-c", `diff -rq ${from} ${to} | wc -l`], { encoding: "utf8" }).trim()} paths differ), then ${NEW} into an empty directory; durable at the end.`,
+        text: `next ${OLD} → ${NEW} (${execFileSync("bash", ["-c", `diff -rq ${from} ${to} | wc -l`], { encoding: "utf8" }).trim()} paths differ), then ${NEW} into an empty directory; durable at the end. Contents travel whole here; what deltas save is measured under Transfer.`,
         measured: [...step, ...fresh],
         findings: [
           {
