@@ -8,12 +8,26 @@ import { ensureMachineTools } from "./machine-tools.mjs";
 import { findNode } from "./pinned-node.mjs";
 import { passThrough } from "./spawn.mjs";
 
+/** What the comparison of failovers runs on, and beside. */
+const FAILOVER = [
+  ...["etcd-server", "iproute2", "nftables", "iputils-arping", "resource-agents", "strace"],
+  ...["keepalived", "pacemaker", "corosync"],
+];
+
 /** What each command runs, and which programs of the machine it needs besides Node. */
 const COMMANDS = {
   demo: { script: "scripts/demo.ts", tools: [] },
-  test: { script: "scripts/test.ts", tools: ["strace", "openssl", "postgresql", "systemd", "etcd-server"] },
+  test: {
+    script: "scripts/test.ts",
+    tools: [
+      ...["strace", "openssl", "postgresql", "systemd", "etcd-server"],
+      ...["iproute2", "nftables", "iputils-ping", "iputils-arping", "libndp-tools"],
+      ...["bind9", "bind9-dnsutils", "samba", "smbclient", "resource-agents", "kmod"],
+      "nginx-light",
+    ],
+  },
   check: { script: "scripts/check.ts", tools: [] },
-  bench: { script: "bench/run.ts", tools: ["openssl", "rsync", "git", "tar"] },
+  bench: { script: "bench/run.ts", tools: ["openssl", "rsync", "git", "tar", ...FAILOVER] },
   sim: { script: "tests/simulation/main.ts", tools: [] },
   format: { script: "scripts/format.ts", tools: [] },
   build: { script: "scripts/build.ts", tools: [] },

@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
+import { pathToFileURL } from "node:url";
 import type { StepOutcome } from "./step.ts";
 import { readTally } from "./test-tally.ts";
 
@@ -23,6 +24,7 @@ export interface TestRun {
 }
 
 const here = import.meta.dirname;
+const PROPERTY_SEED = pathToFileURL(join(here, "../tests/support/property-seed.ts")).href;
 
 export async function runTests(run: TestRun): Promise<StepOutcome> {
   if (run.files.length === 0) return { ok: true, output: "", passed: 0, failed: 0, skipped: [] };
@@ -44,7 +46,9 @@ export async function runTests(run: TestRun): Promise<StepOutcome> {
 function start(run: TestRun, tallyFile: string): Promise<{ status: number; output: string }> {
   const args = [
     "--test",
-    ...(run.isolation === "together" ? ["--test-isolation=none"] : [`--test-concurrency=${run.concurrency}`]),
+    ...(run.isolation === "together"
+      ? ["--import", PROPERTY_SEED, "--test-isolation=none"]
+      : [`--test-concurrency=${run.concurrency}`]),
     `--test-timeout=${run.timeoutMs}`,
     `--test-reporter=${join(here, "test-progress.ts")}`,
     "--test-reporter-destination=stdout",

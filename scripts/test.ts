@@ -3,10 +3,10 @@ import { runSteps } from "./step.ts";
 import { formatTotals, printSkipped } from "./summary.ts";
 import { runTests } from "./test-run.ts";
 
-// Everything: the checks, then the tests with real databases, servers and processes, a process per file. Two files at
-// once suit a machine with two cores; with arguments, only the test files that these name.
+// Everything: the checks, then the tests with real databases, servers and processes, a process per file. Three files at
+// once suit a machine with two cores, because most of them wait most of the time; with arguments, only the test files that these name.
 const TEST_TIMEOUT_MS = 15 * 60_000;
-const CONCURRENCY = 2;
+const CONCURRENCY = 3;
 
 process.chdir(`${import.meta.dirname}/..`);
 const named = process.argv.slice(2);

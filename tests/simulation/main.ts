@@ -13,12 +13,19 @@ import { catchMutant, mapSyncs, replay, type SweepReport, sweep, syncMutants } f
  *   --point P    one state again, as printed            --mutants    also tell the mutants, and print within how many states
  *   --failures N also fail every call of N scenarios, and fill their disks
  *   --cluster    instead: simulate clusters; --seeds N of them (100,000), from --seed N on, with --mutants as above
+ *   --nemesis    instead: a cluster on hosts of a lab, and every fault of nemesis-faults.ts (--rounds 10, --seed N, --only
+ *                NAME,..., --keep DIRECTORY for the histories); --judge FILE judges a kept history again
  *   --strace     instead: kill the real updater before each of its system calls, and fail each of them
+ *   --fuzz       instead: feed every reader of what strangers write with mutated inputs; --inputs N (1,000,000), --seed N,
+ *                --only NAME,...
  *   --product    instead: the same with `lockstep update` against a hub alone
+ *   --job-cluster instead: let the job service on a cluster fail over (--failovers 50), from --seed N
  *   --jobs       instead: kill job services, their workers and the hub while they work (--steps 10000, --kills 200)
  */
 const STATES = 100_000;
 const CLUSTERS = 100_000;
+const FUZZ_INPUTS = 1_000_000;
+const NEMESIS_ROUNDS = 10;
 const MUTANT_SCENARIOS = 200;
 const MUTANT_STATES_MAX = 100_000;
 const SHOWN_MAX = 10;
@@ -33,10 +40,19 @@ const { values } = parseArgs({
     strace: { type: "boolean", default: false },
     cluster: { type: "boolean", default: false },
     seeds: { type: "string" },
+    nemesis: { type: "boolean", default: false },
+    rounds: { type: "string" },
+    only: { type: "string" },
+    keep: { type: "string" },
+    judge: { type: "string" },
     product: { type: "boolean", default: false },
+    fuzz: { type: "boolean", default: false },
+    inputs: { type: "string" },
     jobs: { type: "boolean", default: false },
     steps: { type: "string" },
     kills: { type: "string" },
+    "job-cluster": { type: "boolean", default: false },
+    failovers: { type: "string" },
   },
 });
 
@@ -52,27 +68,39 @@ if (values.point !== undefined) {
   const { simulateClusters } = await import("../cluster/sim-main.ts");
   const seeds = values.seeds === undefined ? CLUSTERS : readCount(values.seeds, "--seeds");
   process.exitCode = simulateClusters(seed, seeds, values.mutants) ? 0 : 1;
+} else if (values.judge !== undefined) {
+  const { judgeKept } = await import("../cluster/nemesis-sweep.ts");
+  process.exitCode = judgeKept(values.judge) ? 0 : 1;
+} else if (values.nemesis) {
+  console.log(label);
+  const { sweepNemeses } = await import("../cluster/nemesis-sweep.ts");
+  const rounds = values.rounds === undefined ? NEMESIS_ROUNDS : readCount(values.rounds, "--rounds");
+  const given = { rounds, seed, only: values.only?.split(",") ?? null, keep: values.keep ?? null };
+  process.exitCode = (await sweepNemeses(given)) ? 0 : 1;
 } else if (values.strace) {
   const { sweepAll } = await import("../crash/sweep-all.ts");
   process.exitCode = (await sweepAll(label)) ? 0 : 1;
 } else if (values.jobs) {
-  const test = spawnSync(
-    process.execPath,
-    ["--test", "--test-isolation=none", join(import.meta.dirname, "../service/chaos.test.ts")],
-    {
-      stdio: "inherit",
-      env: {
-        ...process.env,
-        LOCKSTEP_CHAOS_STEPS: String(
-          values.steps === undefined ? 10_000 : readCount(values.steps, "--steps"),
-        ),
-        LOCKSTEP_CHAOS_KILLS: String(values.kills === undefined ? 200 : readCount(values.kills, "--kills")),
-        LOCKSTEP_CHAOS_SEED: String(seed % 2 ** 31),
-      },
-    },
-  );
+  runTest("../service/chaos.test.ts", {
+    LOCKSTEP_CHAOS_STEPS: countOf(values.steps, "--steps", 10_000),
+    LOCKSTEP_CHAOS_KILLS: countOf(values.kills, "--kills", 200),
+    LOCKSTEP_SEED: seed % 2 ** 31,
+  });
+} else if (values["job-cluster"]) {
+  runTest("../cluster/jobs-on-cluster.test.ts", {
+    LOCKSTEP_JOB_CLUSTER_FAILOVERS: countOf(values.failovers, "--failovers", 50),
+    LOCKSTEP_SEED: seed % 2 ** 31,
+  });
+} else if (values.fuzz) {
   console.log(label);
-  process.exitCode = test.status ?? 1;
+  const [{ fuzzAll }, { FUZZ_TARGETS }] = await Promise.all([
+    import("../fuzz/fuzz.ts"),
+    import("../fuzz/targets.ts"),
+  ]);
+  const inputs = countOf(values.inputs, "--inputs", FUZZ_INPUTS);
+  const whole = await fuzzAll(FUZZ_TARGETS, seed, inputs, values.only?.split(",") ?? null);
+  console.log(label);
+  process.exitCode = whole ? 0 : 1;
 } else if (values.product) {
   const { sweepProduct } = await import("../crash/sweep-all.ts");
   console.log(label);
@@ -85,6 +113,22 @@ if (values.point !== undefined) {
   const told = values.mutants ? await tellMutants() : true;
   console.log(label);
   process.exitCode = report.failures.length === 0 && named && told ? 0 : 1;
+}
+
+/** A test that takes its size from the environment. */
+function runTest(file: string, size: Readonly<Record<string, number>>): void {
+  const sizes = Object.entries(size).map(([name, value]) => [name, String(value)]);
+  const test = spawnSync(
+    process.execPath,
+    ["--test", "--test-isolation=none", join(import.meta.dirname, file)],
+    { stdio: "inherit", env: { ...process.env, ...Object.fromEntries(sizes) } },
+  );
+  console.log(label);
+  process.exitCode = test.status ?? 1;
+}
+
+function countOf(text: string | undefined, option: string, usual: number): number {
+  return text === undefined ? usual : readCount(text, option);
 }
 
 function print(report: SweepReport): void {

@@ -10,12 +10,15 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   protocol: ["core"],
   platform: ["core", "protocol"],
   store: ["core", "protocol", "platform"],
+  delta: ["core", "protocol"],
+  trust: ["core", "protocol", "platform"],
   client: ["core", "protocol", "platform"],
-  hub: ["core", "protocol", "platform", "store"],
-  updater: ["core", "protocol", "platform", "store", "client"],
+  hub: ["core", "protocol", "platform", "store", "delta", "trust"],
+  updater: ["core", "protocol", "platform", "store", "delta", "trust", "client"],
+  relay: ["core", "protocol", "platform", "store", "client", "trust"],
   service: ["core", "protocol", "platform", "client"],
   cluster: ["core", "protocol", "platform", "client"],
-  cli: ["core", "protocol", "platform", "client"],
+  cli: ["core", "protocol", "platform", "client", "trust"],
   // Imported by tests alone; never shipped.
   testing: ["core", "protocol", "platform", "store"],
 };
@@ -25,7 +28,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
  * a dynamic import in a file of packages/cli/src/commands or in the one that keeps the process (hub-process.ts). Types
  * cost nothing at run time, so the command line may take them to show what it started.
  */
-const STARTED_BY_COMMANDS = ["hub", "service", "updater"];
+const STARTED_BY_COMMANDS = ["cluster", "hub", "relay", "service", "updater"];
 
 /** Each import that goes against the table. */
 export function findLayerBreaks(tree: Tree): string[] {
@@ -58,7 +61,17 @@ const mayStart = (path: string, how: Import["how"]) =>
   how === "type" || (how === "dynamic" && /^packages\/cli\/src\/(commands\/|[^/]+-process\.ts$)/.test(path));
 
 /** Programs that start often, or travel to every installation: they must not carry the schemas. */
-const WITHOUT_SCHEMAS = ["platform", "store", "client", "service", "cluster", "updater", "cli"];
+const WITHOUT_SCHEMAS = [
+  "platform",
+  "store",
+  "trust",
+  "client",
+  "relay",
+  "service",
+  "cluster",
+  "updater",
+  "cli",
+];
 
 /** Imports of the whole protocol where `@lockstep/protocol/wire` would do. */
 export function findSchemaImports(tree: Tree): string[] {

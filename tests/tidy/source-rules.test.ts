@@ -44,6 +44,9 @@ test("every source is imported by more than its own test", () => {
   assert.equal(orphans({ [a]: "", "packages/core/src/index.ts": 'export * from "./a.ts";' }).length, 0);
   const worker = 'new Worker(new URL("./a.ts", import.meta.url))';
   assert.equal(orphans({ [a]: "", "packages/core/src/index.ts": worker }).length, 0);
+  const types = { "packages/core/src/a.d.ts": 'declare module "zip" {}' };
+  assert.equal(orphans(types).length, 1);
+  assert.equal(orphans({ ...types, "packages/core/src/index.ts": 'import zip from "zip";' }).length, 0);
   const manifest = JSON.stringify({ exports: { "./a": "./src/a.ts" } });
   assert.equal(orphans({ [a]: "", "packages/core/package.json": manifest }).length, 0);
 });

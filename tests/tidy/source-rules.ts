@@ -46,7 +46,7 @@ export function findOrphans(tree: Tree): string[] {
     const isEvidence = !isTest(path) || path.startsWith("tests/");
     if (!isEvidence) continue;
     for (const { specifier } of findImports(text))
-      if (specifier.startsWith(".")) used.add(posix.join(posix.dirname(path), specifier));
+      used.add(specifier.startsWith(".") ? posix.join(posix.dirname(path), specifier) : specifier);
     // Workers and child programs are named by a URL relative to the file.
     for (const match of text.matchAll(/["'](\.{1,2}\/[^"'\n]+\.(?:ts|mjs))["']/g))
       used.add(posix.join(posix.dirname(path), match[1] ?? ""));
@@ -54,10 +54,20 @@ export function findOrphans(tree: Tree): string[] {
   const exported = tree.paths
     .filter((path) => /^packages\/[^/]+\/package\.json$/.test(path))
     .flatMap((path) => findExports(tree.read(path)).map((target) => posix.join(posix.dirname(path), target)));
-  return sources(tree)
-    .filter((path) => /^packages\/[^/]+\/src\//.test(path) && !isTest(path))
-    .filter((path) => !ENTRIES.test(path) && !used.has(path) && !exported.includes(path))
-    .map((path) => `${path}: nothing but tests imports it`);
+  return (
+    sources(tree)
+      .filter((path) => /^packages\/[^/]+\/src\//.test(path) && !isTest(path))
+      .filter((path) => !ENTRIES.test(path) && !used.has(path) && !exported.includes(path))
+      // Types for a package that has none are used where a module of it is imported.
+      .filter(
+        (path) => !path.endsWith(".d.ts") || !declaredModules(tree.read(path)).some((name) => used.has(name)),
+      )
+      .map((path) => `${path}: nothing but tests imports it`)
+  );
+}
+
+function declaredModules(text: string): string[] {
+  return [...text.matchAll(/^declare module "([^"]+)"/gm)].map((match) => match[1] ?? "");
 }
 
 function findExports(packageJson: string): string[] {

@@ -1,10 +1,17 @@
 import type { Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
-import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { type Clock, type Random, systemClock, systemRandom } from "@lockstep/platform";
+import {
+  type Clock,
+  type Random,
+  realDisk,
+  systemClock,
+  systemErrorCode,
+  systemRandom,
+} from "@lockstep/platform";
 import { isLockstepError } from "@lockstep/protocol/wire";
-import { type ContentKey, verifyContent } from "./verify.ts";
+import { type ContentKey, verifyBytes, verifyContent } from "./verify.ts";
 
 /**
  * Contents by their hash in a directory: a cache that any number of processes may share and that may be lost at any
@@ -34,6 +41,20 @@ export interface Collected {
   readonly bytes: number;
 }
 
+/** A content that is open for reading. */
+export interface OpenContent {
+  readonly file: FileHandle;
+  /** Decoded length in bytes. */
+  readonly size: number;
+  /** Length as it lies there. */
+  readonly stored: number;
+}
+
+interface Verified {
+  readonly look: string;
+  readonly size: number;
+}
+
 const ABANDONED_MS = 3_600_000;
 /** How exact the order of use is. A time stamp for each use would turn every read into a write. */
 const USED_RESOLUTION_MS = 600_000;
@@ -41,8 +62,8 @@ const USED_RESOLUTION_MS = 600_000;
 export class ContentStore {
   readonly #directory: string;
   readonly #options: Required<ContentStoreOptions>;
-  /** What the files that this process has seen whole looked like then, by name. */
-  readonly #verified = new Map<string, string>();
+  /** What the files that this process has seen whole looked like then, and their decoded length, by name. */
+  readonly #verified = new Map<string, Verified>();
   readonly #filling = new Map<string, Promise<void>>();
   #sizeBytes = 0;
 
@@ -87,26 +108,35 @@ export class ContentStore {
    * good when the content is collected meanwhile. Throws what the file system throws, save that there is no such file.
    */
   async open(key: ContentKey): Promise<FileHandle | null> {
+    return (await this.openMeasured(key))?.file ?? null;
+  }
+
+  /** The same, with the lengths, for who knows no more of a content than its digest. */
+  async openMeasured(key: ContentKey): Promise<OpenContent | null> {
     const path = this.path(key);
     const file = await openOrNull(path);
     if (file === null) return null;
     try {
       const found = await file.stat();
-      if (this.#verified.get(fileName(key)) !== lookOf(found)) {
-        if (!found.isFile() || !(await isSound(key, file))) {
+      const known = this.#verified.get(fileName(key));
+      let size = known?.size ?? 0;
+      if (known?.look !== lookOf(found)) {
+        const sound = found.isFile() ? await measure(key, file) : null;
+        if (sound === null) {
           await file.close();
           await this.#remove(path, found.size);
           return null;
         }
-        this.#verified.set(fileName(key), lookOf(found));
+        size = sound;
+        this.#verified.set(fileName(key), { look: lookOf(found), size });
       }
       const now = this.#options.clock.now();
       // A cache on a read-only disk still serves; only the order of use is lost.
       if (Math.abs(now - found.mtimeMs) > USED_RESOLUTION_MS) {
         await file.utimes(now / 1000, now / 1000).catch(() => undefined);
-        this.#verified.set(fileName(key), lookOf(await file.stat()));
+        this.#verified.set(fileName(key), { look: lookOf(await file.stat()), size });
       }
-      return file;
+      return { file, size, stored: found.size };
     } catch (error) {
       await file.close().catch(() => undefined);
       throw error;
@@ -138,10 +168,10 @@ export class ContentStore {
           at += (await file.write(chunk, at, chunk.length - at, stored + at)).bytesWritten;
         stored += chunk.length;
       };
-      await verifyContent(key, source, keep, signal);
+      const size = await verifyContent(key, source, keep, signal);
       if (this.#options.durable) await file.sync();
       await file.close();
-      await this.#place(key, partial, stored);
+      await this.#place(key, partial, { size, stored });
     } catch (error) {
       await file.close().catch(() => undefined);
       await rm(partial, { force: true });
@@ -149,16 +179,52 @@ export class ContentStore {
     }
   }
 
-  async #place(key: ContentKey, partial: string, stored: number): Promise<void> {
+  /** Stores a content that is in memory, as it shall lie there. Throws CONTENT_MISMATCH. */
+  async put(key: ContentKey, bytes: Uint8Array): Promise<void> {
+    const size = verifyBytes(key, bytes);
+    const partial = join(this.#directory, "partial", `${process.pid}-${this.#options.random.hex(8)}`);
+    try {
+      await writeFile(partial, bytes, { mode: 0o600, flag: "wx", flush: this.#options.durable });
+      await this.#place(key, partial, { size, stored: bytes.length });
+    } catch (error) {
+      await rm(partial, { force: true });
+      throw error;
+    }
+  }
+
+  /**
+   * Takes a file of the same file system into the store, once it is verified. It is gone from its place afterwards, also
+   * when it is the wrong one, which throws CONTENT_MISMATCH.
+   */
+  async adopt(key: ContentKey, path: string): Promise<void> {
+    const file = await open(path, "r+");
+    try {
+      const size = await verifyContent(key, readFrom(file));
+      const stored = (await file.stat()).size;
+      if (this.#options.durable) await file.sync();
+      await this.#place(key, path, { size, stored });
+    } catch (error) {
+      await rm(path, { force: true });
+      throw error;
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #place(
+    key: ContentKey,
+    partial: string,
+    { size, stored }: { readonly size: number; readonly stored: number },
+  ): Promise<void> {
     const path = this.path(key);
     const directory = join(path, "..");
     await mkdir(directory, { recursive: true, mode: 0o700 });
     const before = await stat(path).catch(() => null);
     await rename(partial, path);
-    if (this.#options.durable) await syncDirectory(directory);
+    if (this.#options.durable) await realDisk.syncDirectories([directory]);
     this.#sizeBytes += stored - (before?.size ?? 0);
     const placed = await stat(path).catch(() => null);
-    if (placed !== null) this.#verified.set(fileName(key), lookOf(placed));
+    if (placed !== null) this.#verified.set(fileName(key), { look: lookOf(placed), size });
   }
 
   /**
@@ -265,28 +331,20 @@ async function openOrNull(path: string): Promise<FileHandle | null> {
   }
 }
 
-async function isSound(key: ContentKey, file: FileHandle): Promise<boolean> {
+/** The decoded length of a sound content; null: it is damaged. */
+async function measure(key: ContentKey, file: FileHandle): Promise<number | null> {
   try {
-    await verifyContent(
-      key,
-      file.createReadStream({ autoClose: false, start: 0, highWaterMark: 256 * 1024 }),
-    );
-    return true;
+    return await verifyContent(key, readFrom(file));
   } catch (error) {
-    if (isLockstepError(error, "CONTENT_MISMATCH")) return false;
+    if (isLockstepError(error, "CONTENT_MISMATCH")) return null;
     throw error;
   }
 }
 
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, "r");
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
+function readFrom(file: FileHandle): AsyncIterable<Uint8Array> {
+  return file.createReadStream({ autoClose: false, start: 0, highWaterMark: 256 * 1024 });
 }
 
 function isMissing(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "ENOENT";
+  return systemErrorCode(error) === "ENOENT";
 }
