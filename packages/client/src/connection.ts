@@ -62,6 +62,11 @@ export interface RequestDescription {
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const IDLE_TIMEOUT_MS = 60_000;
+/**
+ * A process that stood still, or whose machine did, finds its timers due before it has read what came meanwhile: so a limit
+ * that has passed is one more look away from being the hub's fault.
+ */
+const LAST_LOOK_MS = 1_000;
 /** A token that was kept may be over by now; the one after it is new. */
 const RENEWALS_MAX = 2;
 const ERROR_BODY_BYTES_MAX = 1024 * 1024;
@@ -313,25 +318,42 @@ export class HubConnection {
     const idleMs = (this.#options.idleTimeoutMs ?? IDLE_TIMEOUT_MS) + (description.waitMs ?? 0);
     const answer = new Promise<IncomingMessage>((resolve, reject) => {
       const connectMs = this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
-      const connecting = setTimeout(() => request.destroy(timeout("connecting took", connectMs)), connectMs);
+      let connecting = setTimeout(() => {
+        const late = () => request.destroy(timeout("connecting took", connectMs));
+        connecting = setTimeout(late, LAST_LOOK_MS);
+      }, connectMs);
+      const ready = () => clearTimeout(connecting);
       request.once("socket", (socket) => {
-        const ready = () => clearTimeout(connecting);
         if (request.reusedSocket) ready();
         else socket.once(this.url.protocol === "https:" ? "secureConnect" : "connect", ready);
       });
-      request.setTimeout(idleMs, () => request.destroy(timeout("nothing arrived for", idleMs)));
+      this.#endWhenSilent(request, idleMs);
       request.once("response", (response) => {
-        clearTimeout(connecting);
+        ready();
         resolve(response);
       });
       // Stays for the life of the request: an error after the answer began comes out of the body as well.
       request.on("error", (error) => {
-        clearTimeout(connecting);
+        ready();
         reject(this.fault(error, description.signal));
       });
     });
     answer.catch(() => {}); // An upload may fail before anyone awaits its answer; who awaits it still gets the error.
     return { request, answer };
+  }
+
+  #endWhenSilent(request: ClientRequest, idleMs: number): void {
+    const passed = () => (request.socket?.bytesRead ?? 0) + (request.socket?.bytesWritten ?? 0);
+    let looking: NodeJS.Timeout | undefined;
+    request.setTimeout(idleMs);
+    request.on("timeout", () => {
+      const before = passed();
+      clearTimeout(looking);
+      looking = setTimeout(() => {
+        if (passed() === before) request.destroy(timeout("nothing arrived for", idleMs));
+      }, LAST_LOOK_MS);
+    });
+    request.once("close", () => clearTimeout(looking));
   }
 }
 

@@ -270,6 +270,7 @@ export class HubClient {
     const description: RequestDescription = {
       ...this.#post("/v1/bundle", { sha256 }, options),
       headers: { accept: CONTENT_STREAM_TYPE },
+      repeatable: true,
     };
     const response = await this.connection.send(description);
     const type = response.headers["content-type"]?.split(";")[0]?.trim();
@@ -392,7 +393,7 @@ export class HubClient {
 
   async report(id: string, report: InstallationReport, options: ReportOptions = {}): Promise<void> {
     const path = `/v1/installations/${encodeURIComponent(id)}`;
-    await this.connection.read(this.#put(path, report, options), JSON_BYTES_MAX);
+    await this.connection.read({ ...this.#put(path, report, options), repeatable: true }, JSON_BYTES_MAX);
   }
 
   installations(options: CallOptions = {}): Promise<InstallationList> {

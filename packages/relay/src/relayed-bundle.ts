@@ -122,6 +122,7 @@ export class RelayedBundles {
         method: "POST",
         path: "/v1/bundle",
         body: JSON.stringify({ sha256: part }),
+        repeatable: true,
         headers: {
           accept: CONTENT_STREAM_TYPE,
           ...(authorization === undefined ? {} : { authorization }),

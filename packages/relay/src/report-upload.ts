@@ -63,6 +63,7 @@ export class ReportUpload {
         path: `/v1/installations/${installation}`,
         headers: authorization === null ? {} : { authorization },
         body,
+        repeatable: true,
         accept: [404],
       },
       ANSWER_BYTES_MAX,
