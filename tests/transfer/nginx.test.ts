@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { type AddressInfo, connect, createServer } from "node:net";
+import { type AddressInfo, createServer, type Server } from "node:net";
 import { join, resolve } from "node:path";
 import { type TestContext, test } from "node:test";
-import { setTimeout as pause } from "node:timers/promises";
+import type { RevisionDocument } from "@lockstep/protocol";
 import { startTestHub } from "../cli/hub.ts";
 import { lockstep, temporaryDirectory } from "../cli/lockstep.ts";
 
@@ -23,13 +23,13 @@ interface Line {
   readonly cache: string;
 }
 
-async function freePort(): Promise<number> {
+/** A socket that listens, for nginx to take over: a port that was free a moment ago may be somebody else's by now. */
+async function listeningSocket(): Promise<{ server: Server; port: number; descriptor: number }> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
+  const { fd } = (server as unknown as { _handle: { fd: number } })._handle;
+  return { server, port, descriptor: fd };
 }
 
 /** The configuration of the document, with the addresses of this test and without TLS. */
@@ -62,28 +62,22 @@ async function startNginx(
   hub: string,
 ): Promise<{ url: string; lines: () => Line[] }> {
   mkdirSync(directory);
-  const port = await freePort();
+  const { server, port, descriptor } = await listeningSocket();
   const file = join(directory, "nginx.conf");
   writeFileSync(file, configuration(directory, hub, port));
   execFileSync(NGINX ?? "", ["-t", "-p", directory, "-c", file], { stdio: "pipe" });
-  const child: ChildProcess = spawn(NGINX ?? "", ["-p", directory, "-c", file], { stdio: "inherit" });
+  const child: ChildProcess = spawn(NGINX ?? "", ["-p", directory, "-c", file], {
+    stdio: ["inherit", "inherit", "inherit", descriptor],
+    // Sockets that it finds open, as at the change of its program.
+    env: { ...process.env, NGINX: "3;" },
+  });
   t.after(async () => {
     if (child.exitCode !== null) return;
     child.kill("SIGTERM");
     await once(child, "exit");
   });
-  const answers = () =>
-    new Promise<boolean>((done) => {
-      const socket = connect(port, "127.0.0.1", () => {
-        socket.destroy();
-        done(true);
-      });
-      socket.once("error", () => done(false));
-    });
-  while (!(await answers())) {
-    assert.equal(child.exitCode, null, "nginx runs");
-    await pause(20);
-  }
+  // Who connects from now on is answered by nginx, as soon as it can.
+  server.close();
   const lines = () =>
     readFileSync(join(directory, "access.log"), "utf8")
       .trim()
@@ -96,6 +90,23 @@ async function startNginx(
         cache,
       }));
   return { url: `http://127.0.0.1:${port}`, lines };
+}
+
+/** Waits until the hub has made the step to its second revision: whoever comes before that fetches contents whole, alone. */
+async function stepMade(hub: string): Promise<void> {
+  const manifests = [1, 2].map(async (number) => {
+    const answer = await fetch(`${hub}/v1/revisions/${number}`);
+    return ((await answer.json()) as RevisionDocument).manifests;
+  });
+  const [from, to] = (await Promise.all(manifests)).map(
+    (all) => all.find(({ target }) => target === "role:Server")?.sha256,
+  );
+  for (let status = 0; status !== 200; ) {
+    const answer = await fetch(`${hub}/v1/steps/${from}/${to}?wait=30`);
+    await answer.arrayBuffer();
+    ({ status } = answer);
+    assert.ok(status === 200 || status === 503, `${status}`);
+  }
 }
 
 test("an ordinary caching proxy gives what is immutable out of its cache, and no old software revision", {
@@ -124,6 +135,7 @@ test("an ordinary caching proxy gives what is immutable out of its cache, and no
   await load("1", "one");
   for (const place of places) await done("install", place, "--role", "Server");
   await load("2", "two");
+  await stepMade(hub.url);
   for (const place of places) {
     const { status } = await lockstep(["check", place], { env });
     assert.equal(status, 10, "the move is seen at once");

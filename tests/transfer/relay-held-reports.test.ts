@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdirSync, readdirSync } from "node:fs";
 import { createServer, request as httpRequest } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -7,12 +8,14 @@ import { type TestContext, test } from "node:test";
 import { HubClient } from "@lockstep/client";
 import {
   baseNameOf,
+  type Clock,
   EMPTY_BASE,
   extendBase,
   packAnswers,
   packReports,
   readingToken,
   silentLogger,
+  systemClock,
   unpackReports,
 } from "@lockstep/platform";
 import type { InstallationReport } from "@lockstep/protocol";
@@ -26,6 +29,14 @@ import { makeWorld } from "../updater/world.ts";
 /** Reports for whose answer nobody waits: taken by the relay, and few bytes on the line. Nothing here waits for a time to pass. */
 const server = usePostgres();
 const LONG_MS = 600_000;
+/** Who sleeps for seconds is woken by what happens, never by the time. */
+const clock: Clock = {
+  ...systemClock,
+  sleep: async (ms, signal) => {
+    if (ms <= 1_000 || signal === undefined) return await systemClock.sleep(ms, signal);
+    if (!signal.aborted) await once(signal, "abort");
+  },
+};
 
 /** What is held goes along with the first report that is waited for. */
 async function relayBefore(t: TestContext, url: string, directory: string): Promise<Relay> {
@@ -36,6 +47,7 @@ async function relayBefore(t: TestContext, url: string, directory: string): Prom
     tls: null,
     gathering: { windowMs: LONG_MS, reportsMax: 1, holdMs: LONG_MS, quietMs: LONG_MS },
     log: silentLogger,
+    clock,
   });
   t.after(() => relay.stop());
   return relay;

@@ -119,10 +119,9 @@ test("only whom the hub has let read is given what is kept, and the hub away cha
   assert.equal(here.headers.get("lockstep-relay"), "hit");
   assert.deepEqual(Buffer.from(await here.arrayBuffer()), content);
   assert.equal(await code(await get("another-token-than-that")), "502 HUB_UNREACHABLE");
-  const until = Date.now() + 10_000;
   let said = "";
-  // The poll that lay at the hub must have noticed.
-  while (!said.startsWith("502") && Date.now() < until) {
+  // The poll that lay at the hub must have noticed. An old number would be shown as long as it has not.
+  while (!said.startsWith("502")) {
     const answer = await get(null, "/v1/revision");
     said = answer.ok ? "" : await code(answer);
   }

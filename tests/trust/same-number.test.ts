@@ -142,7 +142,8 @@ test("F37: a program starts all the same, and the hub hears of it", async (t) =>
   const said: string[] = [];
   const start = async () =>
     await launch(directory, {
-      ...world.options(at(hub)),
+      ...world.options({ access: { ...at(hub).access, connectTimeoutMs: 600_000 } }),
+      checkTimeoutMs: 600_000,
       program: process.execPath,
       args: ["-e", ""],
       askPostpone: null,

@@ -7,6 +7,8 @@ import type { LaunchOptions } from "../../packages/updater/src/launch.ts";
 import { makeWorld, treeOf, type World } from "./world.ts";
 
 const targets = ["role:A"];
+/** Longer than this machine may stand still. */
+const PATIENT_MS = 600_000;
 
 /** A launch of a program that writes what it sees of the installation, its arguments and environment. */
 function prepareLaunch(world: World, directory: string, more: Partial<LaunchOptions> = {}) {
@@ -17,7 +19,8 @@ function prepareLaunch(world: World, directory: string, more: Partial<LaunchOpti
     args: process.argv.slice(1), env: Object.keys(process.env) })); process.exit(7);`;
   const said: string[] = [];
   const options: LaunchOptions = {
-    ...world.options(),
+    ...world.options({ access: { environment: {}, connectTimeoutMs: PATIENT_MS } }),
+    checkTimeoutMs: PATIENT_MS,
     program: process.execPath,
     args: ["-e", code, "--", "one", "two words"],
     askPostpone: null,
@@ -141,8 +144,8 @@ test("without permission to write the program starts, and somebody else can upda
   const { spawn } = await import("node:child_process");
   const source = `
     const { launch } = await import(${JSON.stringify(join(import.meta.dirname, "../../packages/updater/src/index.ts"))});
-    const result = await launch(${JSON.stringify(directory)}, { access: { environment: {} }, selfUpdate: false,
-      program: process.execPath, args: ["-e", "require('fs').writeFileSync('${out}/started', 'yes')"],
+    const result = await launch(${JSON.stringify(directory)}, { access: { environment: {}, connectTimeoutMs: ${PATIENT_MS} }, selfUpdate: false,
+      checkTimeoutMs: ${PATIENT_MS}, program: process.execPath, args: ["-e", "require('fs').writeFileSync('${out}/started', 'yes')"],
       askPostpone: null, say: (message) => console.log(message) });
     console.log(JSON.stringify(result));`;
   const child = spawn(process.execPath, ["--input-type=module", "-e", source], {

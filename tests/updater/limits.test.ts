@@ -93,9 +93,13 @@ test("no more answers are read at the same time than allowed", async (t) => {
     world.hub.transfer = { atOnce };
     let open = 0;
     let most = 0;
+    const allOpen = Promise.withResolvers<void>();
     world.hub.faults.hold = async (path) => {
       if (!/bundle|files/.test(path)) return;
       most = Math.max(most, ++open);
+      // The first are held until all are here that may be, and then for a while for those that may not.
+      if (most >= expected) allOpen.resolve();
+      await allOpen.promise;
       await new Promise((resolve) => setTimeout(resolve, 50));
       open--;
     };

@@ -30,7 +30,8 @@ export async function makeWorld(t: Pick<TestContext, "after">): Promise<World> {
   t.after(async () => {
     await hub[Symbol.asyncDispose]();
     makeRemovable(root);
-    rmSync(root, { recursive: true, force: true });
+    // A relay in it, which ends after this, may have a last file to write.
+    rmSync(root, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
   });
   const events: ProgressEvent[] = [];
   const options = (more: Partial<SessionOptions> = {}): SessionOptions => ({
@@ -53,7 +54,7 @@ export async function makeWorld(t: Pick<TestContext, "after">): Promise<World> {
 }
 
 function makeRemovable(path: string): void {
-  if (!lstatSync(path).isDirectory()) return;
+  if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return;
   chmodSync(path, 0o700);
   for (const name of readdirSync(path)) makeRemovable(join(path, name));
 }
