@@ -1,5 +1,5 @@
 import { createHmac, randomBytes } from "node:crypto";
-import { open, unlink } from "node:fs/promises";
+import { link, open, unlink } from "node:fs/promises";
 import { LockstepError } from "@lockstep/protocol/wire";
 
 /**
@@ -8,15 +8,16 @@ import { LockstepError } from "@lockstep/protocol/wire";
  */
 export async function makeClusterKey(file: string): Promise<Buffer | null> {
   const key = randomBytes(32);
+  const made = `${file}.${randomBytes(8).toString("hex")}`;
   try {
-    // Private from its first moment, and never over another one.
-    await using handle = await open(file, "wx", 0o600);
     try {
+      // Private from its first moment, whole when it gets its name, and never over another one.
+      await using handle = await open(made, "wx", 0o600);
       await handle.writeFile(`${key.toString("hex")}\n`);
       await handle.sync();
-    } catch (error) {
-      await unlink(file);
-      throw error;
+      await link(made, file);
+    } finally {
+      await unlink(made).catch(() => {});
     }
     return key;
   } catch (cause) {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -46,6 +46,19 @@ test("a key is made once, private, and told apart from others without being told
   await writeFile(file, "not a key\n");
   assert.match((await examineKey(file, null))[0]?.detail ?? "", /holds no key/);
   assert.match((await examineKey(join(directory.path, "none"), null))[0]?.detail ?? "", /cannot be read/);
+});
+
+test("of several who make a key at once one does, and the others find it whole", async () => {
+  await using directory = await temporaryDirectory();
+  for (let round = 0; round < 20; round++) {
+    const file = join(directory.path, `cluster${round}.key`);
+    const make = async () => ({ made: await makeClusterKey(file), read: await readClusterKey(file) });
+    const found = await Promise.all([make(), make(), make(), make()]);
+    const [key, ...more] = found.flatMap(({ made }) => made ?? []);
+    assert.deepEqual(more, []);
+    for (const { read } of found) assert.deepEqual(read, key);
+  }
+  assert.equal((await readdir(directory.path)).length, 20, "nothing else is left there");
 });
 
 test("only the tools of the resources that there are must be there", () => {
