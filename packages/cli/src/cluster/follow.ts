@@ -31,9 +31,13 @@ export interface FollowOptions {
   readonly timeoutMs: number;
   /** What is waited for, in words: "ORDERS is online on beta". */
   readonly goal: string;
+  /** Whether the history tells all of it that whoever follows makes use of; else it is not waited for. */
+  readonly isTold?: (moment: ServerMoment) => boolean;
 }
 
 const LOOK_MS = 150;
+/** Nodes write the history beside their reports, and either may come first. */
+const TOLD_MS = 10_000;
 
 /**
  * Follows one virtual server until it is where it should be, and tells each step as the nodes write it down. Throws
@@ -59,18 +63,18 @@ export class Follower {
     return await this.#look(server, []);
   }
 
-  async until({ server, isDone, timeoutMs, goal }: FollowOptions): Promise<ServerMoment> {
+  async until(options: FollowOptions): Promise<ServerMoment> {
+    const { server, isDone, timeoutMs, goal } = options;
     const { signal, output } = this.#session;
     const until = systemClock.monotonic() + timeoutMs;
     const news: HistoryEntry[] = [];
     for (;;) {
-      for (const entry of await this.#fresh(server)) {
-        news.push(entry);
-        // What nodes saw is for the history; each step is told by the one that took it.
-        if (entry.what !== "saw") output.note(formatStep(output, entry));
-      }
+      await this.#hear(server, news);
       const moment = await this.#look(server, news);
-      if (isDone(moment)) return moment;
+      if (isDone(moment)) {
+        await this.#untilTold(options, moment, news);
+        return moment;
+      }
       if (systemClock.monotonic() >= until)
         throw new LockstepError("CLUSTER_NOT_REACHED", `${goal} was not reached in time`, {
           expected: goal,
@@ -85,11 +89,25 @@ export class Follower {
     }
   }
 
-  async #fresh(server: string): Promise<HistoryEntry[]> {
-    const entries = await this.#session.documents.history(server);
-    const fresh = entries.filter((entry) => !this.#known.has(keyOf(entry)));
-    for (const entry of fresh) this.#known.add(keyOf(entry));
-    return fresh;
+  /** What was ordered is done; for what is written of it later than the report, a while. */
+  async #untilTold({ server, isTold }: FollowOptions, moment: ServerMoment, news: HistoryEntry[]) {
+    const { signal } = this.#session;
+    const until = systemClock.monotonic() + TOLD_MS;
+    while (isTold?.(moment) === false && systemClock.monotonic() < until && !signal.aborted) {
+      await systemClock.sleep(LOOK_MS, signal);
+      await this.#hear(server, news);
+    }
+  }
+
+  async #hear(server: string, news: HistoryEntry[]): Promise<void> {
+    const { documents, output } = this.#session;
+    for (const entry of await documents.history(server)) {
+      if (this.#known.has(keyOf(entry))) continue;
+      this.#known.add(keyOf(entry));
+      news.push(entry);
+      // What nodes saw is for the history; each step is told by the one that took it.
+      if (entry.what !== "saw") output.note(formatStep(output, entry));
+    }
   }
 
   async #look(server: string, news: readonly HistoryEntry[]): Promise<ServerMoment> {

@@ -58,6 +58,8 @@ export async function moveServer(session: ClusterSession, name: string, options:
       isCarriedOut(seen, {
         ...{ server: name, number, kind: "move", to: options.to ?? null, from: prediction.from },
       }),
+    isTold: ({ news, record }) =>
+      prediction.from === null || findPassedMoves(news, name).some(({ token }) => token === record?.token),
   });
   tellMove(output, name, number, moment);
 }
@@ -179,6 +181,9 @@ export async function failOver(
         ...{ server: name, number, kind: "failover", to: options.to ?? null, from },
       });
     },
+    // Of an owner that is lost nothing more is written.
+    isTold: ({ news, record }) =>
+      news.some(({ what, token }) => what === "online" && token === record?.token),
   });
   tellMove(output, name, number, moment);
 }
