@@ -51,6 +51,8 @@ export class Heartbeat {
   #reports: ReadonlyMap<string, NodeReport> = new Map();
   #installed: InstalledState = { configHashes: {}, revisions: {} };
   #installedAt = Number.NEGATIVE_INFINITY;
+  /** The definitions by which was looked last. */
+  #installedOf: ReadonlyMap<string, VirtualServerDefinition> | null = null;
   readonly #measurements: Measurements;
   #beat = 0;
   #looks = 0;
@@ -156,9 +158,11 @@ export class Heartbeat {
   async #lookAtFiles(): Promise<void> {
     const { clock, mirror } = this.#options;
     const servers: ReadonlyMap<string, VirtualServerDefinition> = mirror.servers;
-    const isNew = [...servers.keys()].some((name) => !Object.hasOwn(this.#installed.configHashes, name));
-    if (!isNew && clock.monotonic() - this.#installedAt < INSTALLED_MS) return;
+    // Also one that was removed and defined anew says something else now, and somebody waits for what is there.
+    const isSame = servers === this.#installedOf;
+    if (isSame && clock.monotonic() - this.#installedAt < INSTALLED_MS) return;
     this.#installed = await this.#files.look(servers.values());
+    this.#installedOf = servers;
     if (!this.#files.isWaiting) this.#installedAt = clock.monotonic();
   }
 
