@@ -206,7 +206,8 @@ async function readDefinitionFile(path: string): Promise<DefinitionFile> {
   };
 }
 
-const REPORT_MS = 30_000;
+/** A node that is busy looks at itself for a while, and begins anew when something was defined meanwhile. */
+const REPORT_MS = 120_000;
 const LOOK_MS = 250;
 
 /**
@@ -231,7 +232,7 @@ async function compareNodes(
     }));
   let reports: ReadonlyMap<string, NodeReport> = new Map();
   let examined: ReadonlyMap<string, NodeExamination> = new Map();
-  for (const until = systemClock.monotonic() + REPORT_MS; ; ) {
+  for (const until = systemClock.monotonic() + Math.min(REPORT_MS, timeoutOf(options)); ; ) {
     reports = (await documents.reports()).found;
     examined = await examinations(session);
     const lacking = up.filter(
