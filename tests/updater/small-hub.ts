@@ -81,6 +81,8 @@ export class SmallHub {
   steps = false;
   /** Settles when its steps are made. */
   stepsMade: Promise<void> = Promise.resolve();
+  /** Whether it says that a step is not made yet when the time is over that was asked for; else it says nothing until it is. */
+  endsStepWaits = true;
   /** How long each who asked for a step would wait for it, in seconds. */
   readonly stepWaits: number[] = [];
   /** Whether it tells relays that there are no orders. */
@@ -365,6 +367,7 @@ export class SmallHub {
   async #isMade(waitSeconds: number): Promise<boolean> {
     this.stepWaits.push(waitSeconds);
     const waited = Promise.withResolvers<boolean>();
+    if (!this.endsStepWaits) return await this.stepsMade.then(() => true);
     const timer = setTimeout(() => waited.resolve(false), waitSeconds * 1000);
     timer.unref();
     try {
