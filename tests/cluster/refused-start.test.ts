@@ -49,10 +49,8 @@ test("an `ip` that cannot be started is a problem of the exchange, and none of w
   const unnamed = new LinkCommands(program, 4, join(directory, "file", "ip.pid"));
   unnamed.warm();
   await assert.rejects(unnamed.exchange([], "addr show"), /cannot be started: (EEXIST|ENOTDIR): [^()]*$/);
-  for (let looks = 0; runs(program); looks++) {
-    assert.ok(looks < 400, "it still runs");
-    await new Promise((resolve) => setTimeout(resolve, 25));
-  }
+  // It is killed, and gone when the kernel is done with it.
+  while (runs(program)) await new Promise((resolve) => setTimeout(resolve, 25));
 });
 
 test("an address that nobody can ask for is not one that somebody else has", async () => {
