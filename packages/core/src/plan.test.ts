@@ -61,6 +61,11 @@ test("a file of equal size is read, and replaced when the content differs (S25)"
   assert.equal(facts(only(row.recorded, row.target, local(B))), "adopt present");
 });
 
+test("a file whose content the disk does not give any more is replaced where the repository wins", () => {
+  assert.equal(facts(only(file("x", A), file("x", A), local(null))), "replace lost edited");
+  assert.equal(facts(only(file("x", A), file("x", A), local(null), "keep")), "keep edited");
+});
+
 test("a file that was not touched since the last look is not read", () => {
   const [row] = planRows([file("x", A)], [file("x", A)]);
   assert.ok(row !== undefined);

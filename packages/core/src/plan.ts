@@ -16,6 +16,7 @@ export type LocalFile =
   /** Looked at before, and not touched since: its content and mode are those that are recorded. */
   | { readonly kind: "recorded" }
   | { readonly kind: "missing" }
+  /** `sha256` null where the size decides, and where the disk does not give the content any more. */
   | { readonly kind: "file"; readonly size: number; readonly mode: number; readonly sha256: Sha256 | null }
   /** A symbolic link stands there. It is never followed. */
   | { readonly kind: "link" }
@@ -31,7 +32,7 @@ export interface PlanRow {
   readonly target: FileEntry | null;
 }
 
-export type ReplaceReason = "size" | "hash" | "mode" | "missing" | "link" | "folder";
+export type ReplaceReason = "size" | "hash" | "mode" | "missing" | "link" | "folder" | "lost";
 /** Whose the local file is: as we left it, changed since, or never ours. */
 export type Ownership = "ours" | "edited" | "foreign";
 export type ContentSource = { readonly kind: "hub" } | { readonly kind: "local"; readonly path: string };
@@ -78,7 +79,7 @@ export type PlanOperation =
 export interface FoundFile {
   readonly size: number;
   readonly mode: number;
-  /** Null where the size alone decided. */
+  /** Null where the size alone decided, and where the content could not be read. */
   readonly sha256: Sha256 | null;
 }
 
@@ -217,12 +218,19 @@ function decideWanted(row: PlanRow, entry: FileEntry, local: LocalFile, options:
     kind: "replace",
     path,
     entry,
-    reason: found === null ? "link" : found.size !== entry.size ? "size" : equal ? "mode" : "hash",
+    reason: replaceReason(found, entry, equal),
     local: local_,
     found,
     source: FROM_HUB,
     backup: !equal && (local_ !== "ours" || entry.backup || recorded?.backup === true),
   };
+}
+
+function replaceReason(found: FoundFile | null, entry: FileEntry, equal: boolean): ReplaceReason {
+  if (found === null) return "link";
+  if (found.size !== entry.size) return "size";
+  if (equal) return "mode";
+  return found.sha256 === null ? "lost" : "hash";
 }
 
 function ownership(row: PlanRow, local: LocalFile, equal: boolean, options: PlanOptions): Ownership {

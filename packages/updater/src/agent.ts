@@ -34,7 +34,7 @@ import type { SessionOptions } from "./session.ts";
 import { readKnownSigned } from "./signed-known.ts";
 import { minutesUntilTransfer } from "./transfer-throttle.ts";
 import { lookAtSignatures, update } from "./update.ts";
-import { repair, verify } from "./verify.ts";
+import { notReadable, repair, verify } from "./verify.ts";
 
 /**
  * Keeps any number of installations in step until it is told to stop.
@@ -429,12 +429,14 @@ class Watch {
     if (every === 0 || this.#clock.monotonic() - this.#verifiedAt < every) return;
     this.#verifiedAt = this.#clock.monotonic();
     const directory = this.#directory;
-    const { damages, edits, logBreak } = await verify(directory, this.#options);
+    const { damages, edits, logBreak, unreadable } = await verify(directory, this.#options);
     if (logBreak !== null) {
       const { file, line } = logBreak;
       this.#options.onEvent({ kind: "log-altered", directory, file, line });
       await report(client, locate(directory).root, head, { outcome: "in-step", revision, problem: null });
     }
+    const refused = notReadable(directory, unreadable);
+    if (refused !== null) throw refused;
     if (damages.length === 0) return;
     const mend = edits === "replace";
     this.#options.onEvent({ kind: "damaged", directory, files: damages.length, repaired: mend });

@@ -25,6 +25,8 @@ export type Look =
       readonly sha256: Sha256 | null;
     }
   | { readonly kind: "missing" | "link" | "folder" | "other" }
+  /** The disk does not give its content any more (EIO); what the directory says of it. */
+  | { readonly kind: "lost"; readonly size: number; readonly mode: number }
   | { readonly kind: "failed"; readonly code: string };
 
 export interface DigestOptions {
@@ -143,10 +145,11 @@ function makeLook(load: typeof process.getBuiltinModule, bufferBytes: number): (
 
   return (path) => {
     let descriptor: number | null = null;
+    let before: ReturnType<typeof fs.fstatSync> | null = null;
     try {
       descriptor = fs.openSync(path, flags);
       for (let attempt = 0; ; attempt++) {
-        const before = fs.fstatSync(descriptor);
+        before = fs.fstatSync(descriptor);
         if (before.isDirectory()) return { kind: "folder" };
         if (!before.isFile()) return { kind: "other" };
         const sha256 = readAll(descriptor);
@@ -170,6 +173,8 @@ function makeLook(load: typeof process.getBuiltinModule, bufferBytes: number): (
       if (code === "ENOENT" || code === "ENOTDIR") return { kind: "missing" };
       if (code === "ELOOP" || code === "EMLINK") return { kind: "link" };
       if (code === "ENXIO" || code === "ENODEV") return { kind: "other" };
+      if (code === "EIO" && before?.isFile())
+        return { kind: "lost", size: before.size, mode: before.mode & 0o777 };
       return { kind: "failed", code };
     } finally {
       if (descriptor !== null) fs.closeSync(descriptor);

@@ -8,6 +8,7 @@ import type { HubAccess } from "./hub-access.ts";
 import type { InstallOptions } from "./install.ts";
 import type { LaunchOptions } from "./launch.ts";
 import type { LogBreak } from "./log-break.ts";
+import type { Unreadable } from "./observe.ts";
 import type { PlanOptions } from "./plan.ts";
 import type { ReselectOptions } from "./reselect.ts";
 import type { SessionOptions } from "./session.ts";
@@ -50,6 +51,11 @@ export async function update(directory: string, options: UpdateOptions) {
 /** Holds every installed file against what is recorded of it. */
 export async function verify(directory: string, options: VerifyOptions) {
   return await (await import("./verify.ts")).verify(directory, options);
+}
+
+/** What a verification could not read, as a failure; null where there is nothing of the kind. */
+export async function notReadable(directory: string, unreadable: readonly Unreadable[]) {
+  return (await import("./verify.ts")).notReadable(directory, unreadable);
 }
 
 /** Brings every file back to what is installed. */

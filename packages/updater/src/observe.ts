@@ -1,8 +1,8 @@
 import { lstatSync, readdirSync, type Stats } from "node:fs";
 import { type LocalFile, needsDigest, type PlanRow } from "@lockstep/core";
-import { LockstepError } from "@lockstep/protocol/wire";
+import { isLockstepError, LockstepError } from "@lockstep/protocol/wire";
 import { type Look, lookAtFiles } from "./digest.ts";
-import { ioFailure } from "./io-failure.ts";
+import { guarded, ioFailure } from "./io-failure.ts";
 import type { ProgressMeter } from "./progress.ts";
 import { type SeenStat, StatIndex } from "./stat-index.ts";
 
@@ -27,6 +27,15 @@ export interface ObserveOptions {
   readonly now: () => number;
   readonly signal?: AbortSignal | undefined;
   readonly meter?: ProgressMeter | undefined;
+  /** Takes the files that this user may not read, which count as recorded then; without it they are a failure. */
+  readonly unreadable?: Unreadable[] | undefined;
+}
+
+/** A file of which this user cannot say what is in it. */
+export interface Unreadable {
+  readonly path: string;
+  /** What the system said: EACCES. */
+  readonly found: string;
 }
 
 /** Looks at every row. `index` speaks of the recorded files, in their order. Throws INTERRUPTED, INSTALLATION_IO_FAILED. */
@@ -45,7 +54,7 @@ export async function observe(
   let recordedPosition = -1;
   for (const [position, row] of rows.entries()) {
     if (row.recorded !== null) recordedPosition++;
-    const obstacle = folders.above(row.path);
+    const obstacle = allowing(options, row.path, () => folders.above(row.path));
     if (obstacle !== null) {
       locals[position] = obstacle;
       continue;
@@ -56,7 +65,8 @@ export async function observe(
       continue;
     }
     const stat = look(root, row.path);
-    const local = stat === undefined ? MISSING : classify(root, row.path, stat);
+    const local =
+      stat === undefined ? MISSING : allowing(options, row.path, () => classify(root, row.path, stat));
     locals[position] = local;
     if (stat === undefined || local.kind !== "file") continue;
     if (row.recorded !== null && index.matches(recordedPosition, stat)) {
@@ -69,6 +79,21 @@ export async function observe(
   }
   await readThose(root, rows, toRead, bytes, locals, seen, options);
   return { locals, seen, at, read: toRead.length };
+}
+
+/** A look at one file; one that is not allowed is noted where somebody wants to know. */
+function allowing<T extends LocalFile | null>(
+  { unreadable }: ObserveOptions,
+  path: string,
+  work: () => T,
+): T | LocalFile {
+  try {
+    return work();
+  } catch (error) {
+    if (unreadable === undefined || !isLockstepError(error) || error.found !== "EACCES") throw error;
+    unreadable.push({ path, found: error.found });
+    return RECORDED;
+  }
 }
 
 const MISSING: LocalFile = { kind: "missing" };
@@ -98,7 +123,7 @@ async function readThose(
   for (const [i, position] of positions.entries()) {
     const found = looks[i];
     if (found === undefined) continue;
-    locals[position] = fromLook(root, pathOf(position), found);
+    locals[position] = allowing(options, pathOf(position), () => fromLook(root, pathOf(position), found));
     if (found.kind === "file" && found.sha256 !== null) seen[position] = found;
   }
 }
@@ -115,6 +140,9 @@ function fromLook(root: string, path: string, found: Look): LocalFile {
       return { kind: "file", size: found.size, mode: found.mode, sha256: found.sha256 };
     case "folder":
       return { kind: "folder", holds: filesBelow(root, path) };
+    // Nothing can be known of its content, which is never what it should be: it is replaced like one that was changed.
+    case "lost":
+      return { kind: "file", size: found.size, mode: found.mode, sha256: null };
     case "other":
       return { kind: "blocked", problem: "a device, pipe or socket stands there" };
     case "failed":
@@ -147,7 +175,9 @@ function filesBelow(root: string, path: string): string[] {
   const found: string[] = [];
   const open = [path];
   for (let folder = open.pop(); folder !== undefined; folder = open.pop()) {
-    const entries = readdirSync(`${root}/${folder}`, { withFileTypes: true });
+    const entries = guarded(`${root}/${folder}`, "reading", () =>
+      readdirSync(`${root}/${folder}`, { withFileTypes: true }),
+    );
     if (entries.length === 0) found.push(folder);
     for (const entry of entries) {
       const below = `${folder}/${entry.name}`;

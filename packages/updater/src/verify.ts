@@ -6,6 +6,7 @@ import {
   type PlanOperation,
   type PlanSums,
   planRows,
+  type ReplaceReason,
 } from "@lockstep/core";
 import { systemClock } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
@@ -13,7 +14,7 @@ import { runIn } from "./hand-over.ts";
 import { isUnfinished, locate, readInstalledRevision, readStateFile } from "./installation.ts";
 import type { InstallationPaths } from "./layout.ts";
 import { findLogBreak, type LogBreak } from "./log-break.ts";
-import { nextIndex, observe } from "./observe.ts";
+import { nextIndex, observe, type Unreadable } from "./observe.ts";
 import { type ProgressListener, ProgressMeter } from "./progress.ts";
 import { recoverFirst } from "./recovery.ts";
 import { describeProblem } from "./report.ts";
@@ -29,7 +30,7 @@ export interface VerifyOptions extends SessionOptions {
 /** A file that is not as it was installed. */
 export interface Damage {
   readonly path: string;
-  readonly problem: "missing" | "size" | "hash" | "mode" | "link" | "folder" | "blocked";
+  readonly problem: ReplaceReason | "blocked";
   readonly expected: string;
   readonly found: string;
 }
@@ -41,6 +42,8 @@ export interface VerifyResult {
   /** How many files were opened. */
   readonly read: number;
   readonly damages: readonly Damage[];
+  /** What this user may not read, so that nothing can be said of it. */
+  readonly unreadable: readonly Unreadable[];
   /** What a repair would do with them. */
   readonly edits: EditsPolicy;
   /** Where update.log was altered; null where it was not, or cannot be read by this user, which is told. */
@@ -50,7 +53,7 @@ export interface VerifyResult {
 /**
  * Holds every installed file against what InstallState.config says of it: size, content, mode; and the records of update.log
  * against each other. Needs no hub and changes nothing of the product; what it learned goes into the stat cache. An interrupted
- * update is finished first.
+ * update is finished first. A file that this user may not read is named and does not end the look at the others.
  */
 export async function verify(directory: string, options: VerifyOptions): Promise<VerifyResult> {
   const paths = locate(directory);
@@ -68,7 +71,9 @@ export async function verify(directory: string, options: VerifyOptions): Promise
     phase: "verify",
     detail: `verifying ${counted(files.length, "file")}, ${counted(bytes, "byte")}`,
   });
+  const unreadable: Unreadable[] = [];
   const observation = await observe(paths.root, rows, index, {
+    unreadable,
     everything: options.quick !== true,
     now: clock.now,
     signal: options.signal,
@@ -90,9 +95,26 @@ export async function verify(directory: string, options: VerifyOptions): Promise
         ({ path, problem }) => ({ path, problem: "blocked", expected: "a file", found: problem }) as const,
       ),
     ],
+    unreadable,
     edits: settings.edits,
     logBreak: lookAtLog(paths, progress),
   };
+}
+
+/** What this user may not read, as the failure of whoever needs to know of every file; null: it reads them all. */
+export function notReadable(directory: string, unreadable: readonly Unreadable[]): LockstepError | null {
+  const [first] = unreadable;
+  if (first === undefined) return null;
+  const others = unreadable.length === 1 ? "" : ` and ${counted(unreadable.length - 1, "file")} more`;
+  return new LockstepError(
+    "INSTALLATION_IO_FAILED",
+    `this user may not read ${directory}/${first.path}${others}`,
+    {
+      expected: "every file readable",
+      found: first.found,
+      hint: "Run it as the user who owns the installation, or give this one permission to read.",
+    },
+  );
 }
 
 function lookAtLog(paths: InstallationPaths, progress: ProgressListener): LogBreak | null {
@@ -123,6 +145,7 @@ function toDamage(operation: PlanOperation): Damage[] {
   const describe = (file: { size: number; mode: number; sha256: string | null }) => {
     if (reason === "size") return `${file.size} bytes`;
     if (reason === "mode") return `mode ${file.mode.toString(8).padStart(3, "0")}`;
+    if (reason === "lost" && file.sha256 === null) return "what the disk does not give any more (EIO)";
     return file.sha256 ?? "a file";
   };
   return [

@@ -236,12 +236,15 @@ function describeDamage(damages: readonly { readonly path: string }[]): string {
 }
 
 async function examineInstallation(directory: string, options: HubArguments): Promise<Finding[]> {
-  const { check, logAltered, verify } = await import("@lockstep/updater");
+  const { check, logAltered, notReadable, verify } = await import("@lockstep/updater");
   const access = accessOf(options);
-  const { damages, edits, logBreak } = await verify(directory, { access, quick: true });
+  const { damages, edits, logBreak, unreadable } = await verify(directory, { access, quick: true });
+  const refused = await notReadable(directory, unreadable);
   const findings: Finding[] =
     damages.length === 0
-      ? [ok(directory, "no file looks touched")]
+      ? refused === null
+        ? [ok(directory, "no file looks touched")]
+        : []
       : [
           {
             id: directory,
@@ -250,6 +253,8 @@ async function examineInstallation(directory: string, options: HubArguments): Pr
             hint: `lockstep verify ${directory} shows all. ${adviseOnDamage(directory, damages, edits)}`,
           },
         ];
+  if (refused !== null)
+    findings.push({ id: directory, state: "failed", detail: refused.message, hint: refused.hint ?? null });
   if (logBreak !== null) {
     const { code, message, expected, found: link, hint } = await logAltered(directory, logBreak);
     const detail = `${code}: ${message}, expected ${expected}, found ${link}`;

@@ -1,7 +1,7 @@
 import type { EditsPolicy } from "@lockstep/core";
 import { printable } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
-import type { Damage } from "@lockstep/updater";
+import type { Damage, RepairResult, VerifyResult } from "@lockstep/updater";
 import type { Command } from "commander";
 import { adviseOnDamage } from "../damage-advice.ts";
 import { addChangeArguments, addEditsOption, type ChangeArguments } from "../installation.ts";
@@ -23,36 +23,46 @@ export function define(command: Command): void {
 }
 
 async function runVerify(directory: string, options: VerifyArguments): Promise<void> {
-  const { repair, verify } = await import("@lockstep/updater");
+  const { notReadable, repair, verify } = await import("@lockstep/updater");
   using view = new RunView(options);
   const { output } = view;
   const found = await verify(directory, { ...view.session(options), quick: options.quick === true });
-  const { damages } = found;
+  const { damages, unreadable } = found;
   for (const damage of damages)
     output.line(
       `${printable(damage.path)}: ${damage.problem} (expected ${printable(damage.expected)}, found ${printable(damage.found)})`,
     );
+  for (const { path, found: said } of unreadable)
+    output.line(`${printable(path)}: not readable for this user (${said})`);
+  // A repair reads every file, so it would be refused.
+  const refused = await notReadable(directory, unreadable);
   const repaired =
-    damages.length > 0 && options.repair === true
+    damages.length > 0 && refused === null && options.repair === true
       ? await repair(directory, { ...view.session(options), edits: options.edits })
       : null;
   output.document({ directory, ...found, repaired: repaired?.sums ?? null });
   if (repaired !== null) tellSums(output, repaired.run);
-  const what = `${counted(found.files, "file")}, ${formatBytes(found.bytes)}`;
-  output.line(
-    damages.length === 0
-      ? `sound: ${what}, software revision ${found.revision ?? "unknown"}`
-      : `${counted(damages.length, "file")} of ${what} ${damages.length === 1 ? "is" : "are"} not as installed${repaired === null ? "" : mended(repaired.sums.keep)}`,
-  );
+  output.line(describeFound(found, repaired));
   const { logBreak } = found;
   const { logAltered } = await import("@lockstep/updater");
   const failures = [
+    ...(refused === null ? [] : [refused]),
     ...(damages.length > 0 && repaired === null
       ? [damaged(directory, damages, options.edits ?? found.edits)]
       : []),
     ...(logBreak === null ? [] : [await logAltered(directory, logBreak)]),
   ];
   if (failures.length > 0) await tell(failures);
+}
+
+function describeFound(found: VerifyResult, repaired: RepairResult | null): string {
+  const { damages, unreadable } = found;
+  const what = `${counted(found.files, "file")}, ${formatBytes(found.bytes)}`;
+  if (damages.length > 0)
+    return `${counted(damages.length, "file")} of ${what} ${damages.length === 1 ? "is" : "are"} not as installed${repaired === null ? "" : mended(repaired.sums.keep)}`;
+  if (unreadable.length > 0)
+    return `no damage in what this user may read of ${what}; ${counted(unreadable.length, "file")} could not be looked at`;
+  return `sound: ${what}, software revision ${found.revision ?? "unknown"}`;
 }
 
 function mended(kept: number): string {

@@ -41,6 +41,8 @@ function replaceReason({ reason, entry, found }: PlanOperation & { readonly kind
       return found === null ? "other mode" : `mode ${formatMode(found.mode)} to ${formatMode(entry.mode)}`;
     case "missing":
       return "missing here";
+    case "lost":
+      return "the disk does not give its content any more";
     case "link":
       return "a symbolic link stands in its place";
     case "folder":
