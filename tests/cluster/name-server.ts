@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { freePorts } from "./etcd-cluster.ts";
 
 /** A real BIND on a free port of 127.0.0.1, with zones that a key may change. */
 export interface NameServerProcess {
@@ -15,13 +16,17 @@ export interface NameServerProcess {
   readonly directory: string;
   /** The answer of the server, record by record. */
   dig(name: string, type: string): Promise<string[]>;
+  signal(signal: NodeJS.Signals): void;
   kill(): Promise<void>;
   start(): Promise<void>;
   stop(): Promise<void>;
 }
 
 const run = promisify(execFile);
-const READY_MS = 20_000;
+/** Only so that a test ends whose server cannot begin. */
+const READY_MS = 180_000;
+/** An answer is waited for although the server stands still; one that is not there refuses at once. */
+const ANSWER_SECONDS = 60;
 const ZONES = ["example.test", "77.10.in-addr.arpa", "7.7.d.f.ip6.arpa"];
 /** Known to the server, and not to be changed by anybody. */
 const FROZEN = "frozen.test";
@@ -54,13 +59,14 @@ ${zone(FROZEN, "none")}
   let child: ChildProcess | null = null;
   const dig = async (name: string, type: string) => {
     const { stdout } = await run("/usr/bin/dig", [
-      ...["@127.0.0.1", "-p", String(port), "+short", "+tries=1", "+time=1", name, type],
+      ...["@127.0.0.1", "-p", String(port), "+short", "+tries=1", `+time=${ANSWER_SECONDS}`, name, type],
     ]);
     return stdout
       .split("\n")
       .filter((line) => line !== "")
       .sort();
   };
+  const signal = (name: NodeJS.Signals) => void child?.kill(name);
   const kill = async () => {
     if (child !== null && child.exitCode === null && child.signalCode === null) {
       child.kill("SIGKILL");
@@ -81,7 +87,7 @@ ${zone(FROZEN, "none")}
   };
   const stop = async () => {
     await kill();
-    await rm(directory, { recursive: true, force: true });
+    await rm(directory, { recursive: true, force: true, maxRetries: 10 });
   };
   try {
     await start();
@@ -89,16 +95,15 @@ ${zone(FROZEN, "none")}
     await stop();
     throw error;
   }
-  return { port, keyFile, directory, dig, kill, start, stop };
+  return { port, keyFile, directory, dig, signal, kill, start, stop };
 }
 
-/** A port that is free both for TCP and for UDP. */
+/** A port that is free both for TCP and for UDP, and that a test which kills the server has again afterwards. */
 async function freePort(): Promise<number> {
   for (;;) {
-    const server = createServer().listen(0, "127.0.0.1");
+    const [port = 0] = await freePorts(1);
+    const server = createServer().listen(port, "127.0.0.1");
     await once(server, "listening");
-    const address = server.address();
-    const port = typeof address === "object" && address !== null ? address.port : 0;
     const socket = createSocket("udp4");
     const isFree = await new Promise<boolean>((resolve) => {
       socket.once("error", () => resolve(false));

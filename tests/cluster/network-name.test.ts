@@ -7,6 +7,7 @@ import { after, before, suite, type TestContext, test } from "node:test";
 import { promisify } from "node:util";
 import { DEFAULT_RESOURCE_POLICY, type ResourceDefinition } from "@lockstep/core";
 import { openNetworkName } from "../../packages/cluster/src/resources/network-name.ts";
+import type { UndoCommand } from "../../packages/cluster/src/resources/resource.ts";
 import { findProgram } from "../support/lab.ts";
 import { type NameServerProcess, startNameServer } from "./name-server.ts";
 
@@ -14,7 +15,7 @@ type Settings = ResourceDefinition["settings"];
 
 async function useDirectory(t: TestContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "lockstep-test-name-"));
-  t.after(() => rm(directory, { recursive: true, force: true }));
+  t.after(() => rm(directory, { recursive: true, force: true, maxRetries: 10 }));
   return directory;
 }
 
@@ -34,6 +35,18 @@ function openName(directory: string, settings: Settings, token: number | null = 
   const online = () => resource.online(() => {}, new AbortController().signal);
   const offline = () => resource.offline(() => {});
   return { resource, notes, lease, online, offline };
+}
+
+/** As the guard does, which repeats what it could not do in a second: a server that stands still is none of this. */
+async function runUndo([program, ...args]: UndoCommand): Promise<void> {
+  for (;;) {
+    try {
+      await promisify(execFile)(program, args);
+      return;
+    } catch (error) {
+      if (!/timed out/.test(String(error))) throw error;
+    }
+  }
 }
 
 async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
@@ -58,7 +71,7 @@ suite("network-name at a name server", { skip }, () => {
     server: `127.0.0.1:${server.port}`,
     keyFile: server.keyFile,
     required: true,
-    timeoutMs: 2_000,
+    timeoutMs: 60_000,
     ...more,
     name: typeof more.name === "string" ? more.name : `job${count++}.example.test`,
   });
@@ -106,15 +119,16 @@ suite("network-name at a name server", { skip }, () => {
   test("a change that was prepared before a later owner's is refused by the server itself", async (t) => {
     const own = settings({ staysWhenOffline: false });
     const former = openName(await useDirectory(t), own, 5);
-    const [[program, ...args] = [""]] = former.resource.undo;
     await former.online();
     const later = openName(await useDirectory(t), own, 6);
     await later.online();
-    await assert.rejects(promisify(execFile)(program, args), /NXRRSET/);
+    const [outdated = [""]] = former.resource.undo;
+    await assert.rejects(runUndo(outdated), /NXRRSET/);
     await former.resource.terminate();
     assert.deepEqual(await server.dig(own.name, "A"), ["10.77.0.50"]);
-    const [[last, ...rest] = [""]] = later.resource.undo;
-    await promisify(execFile)(last, rest);
+    const [last = [""]] = later.resource.undo;
+    // Repeated, it may find that it was done.
+    await runUndo(last).catch((error: unknown) => assert.match(String(error), /NXRRSET/));
     assert.deepEqual(await server.dig(own.name, "ANY"), []);
     await later.offline();
     assert.deepEqual([...former.notes, ...later.notes], []);
@@ -135,6 +149,19 @@ suite("network-name at a name server", { skip }, () => {
     await node.offline();
     assert.deepEqual(await server.dig(own.name, "ANY"), []);
     assert.ok((await server.dig("ns.example.test", "A")).length === 1);
+  });
+
+  test("a server that stands still is waited for as long as is set", async (t) => {
+    const own = settings({ staysWhenOffline: false });
+    const node = openName(await useDirectory(t), own);
+    await node.online();
+    server.signal("SIGSTOP");
+    const gone = node.offline();
+    await new Promise((resolve) => setTimeout(resolve, 3_500));
+    server.signal("SIGCONT");
+    await gone;
+    assert.deepEqual(await server.dig(own.name, "ANY"), []);
+    assert.deepEqual(node.notes, []);
   });
 
   test("a name that somebody else has entered is theirs, unless told to take it; other texts stay", async (t) => {
@@ -201,7 +228,7 @@ suite("network-name at a name server", { skip }, () => {
   });
 
   test("a dead server keeps nobody from coming online unless the name is required, and is asked until it is back", async (t) => {
-    const own = settings({ timeoutMs: 300 });
+    const own = settings();
     await server.kill();
     await assert.rejects(openName(await useDirectory(t), own).online(), { message: /does not answer/ });
     const node = openName(await useDirectory(t), { ...own, required: false });

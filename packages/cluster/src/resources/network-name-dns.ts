@@ -123,7 +123,9 @@ export class NameServer {
   #command(limitSeconds: number): [string, ...string[]] {
     const { keyFile } = this.#place;
     const key = keyFile === null ? [] : ["-k", keyFile];
-    return [NSUPDATE, "-t", String(limitSeconds), "-u", "1", "-r", "1", ...key];
+    // Asked twice within its time.
+    const again = String(Math.max(1, Math.floor(limitSeconds / 2)));
+    return [NSUPDATE, "-t", String(limitSeconds), "-u", again, "-r", "1", ...key];
   }
 
   /** A key that everybody on this machine can read protects nothing. */
