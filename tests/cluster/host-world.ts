@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
@@ -16,19 +16,24 @@ import {
 } from "@lockstep/cluster";
 import type { LeaseOptions, VirtualServerDefinition } from "@lockstep/core";
 import { systemClock } from "@lockstep/platform";
+import { sendSignal } from "../support/send-signal.ts";
 import { findMarked } from "./marked-processes.ts";
 
-/** Times that a busy machine does not break, short enough to be waited for. */
-const LEASE: Omit<LeaseOptions, "node" | "instance" | "members"> = {
-  trustMs: 4_000,
-  waitMs: 6_000,
+type LeaseTimesOf = Omit<LeaseOptions, "node" | "instance" | "members">;
+
+/** Nobody loses it because the machine stands still. */
+const LEASE: LeaseTimesOf = {
+  trustMs: 120_000,
+  waitMs: 180_000,
   renewMs: 500,
-  callMs: 1_500,
+  callMs: 20_000,
   pollMs: 3_000,
   lockDelayMs: 0,
   automatic: true,
   failsafe: false,
 };
+/** For tests that wait for its end. */
+export const BRIEF_LEASE = { trustMs: 4_000, waitMs: 6_000, callMs: 1_500 } as const;
 
 /** A virtual server on this machine with a real guard and a store that can be taken away, and what was told of it. */
 export class HostWorld {
@@ -37,18 +42,21 @@ export class HostWorld {
   readonly notes: HostNote[] = [];
   readonly failovers: (readonly [string | null, string])[] = [];
   readonly questions: FailoverQuestion[] = [];
+  readonly measured: ("guardDelayMs" | "stopMs")[] = [];
   readonly #hosts: VirtualServerHost[] = [];
   readonly #store: Coordination;
+  readonly #lease: LeaseTimesOf;
   #isAway = false;
   #lives = 0;
 
-  constructor(t: TestContext, store: Coordination) {
+  constructor(t: TestContext, store: Coordination, lease: Partial<LeaseTimesOf> = {}) {
     this.#store = store;
+    this.#lease = { ...LEASE, ...lease };
     this.directory = mkdtempSync(join(tmpdir(), "lockstep-test-host-"));
     t.after(async () => {
       await Promise.all(this.#hosts.map((host) => host.close()));
-      for (const pid of findMarked(this.mark)) process.kill(pid, "SIGKILL");
-      rmSync(this.directory, { recursive: true, force: true });
+      this.kill();
+      rmSync(this.directory, { recursive: true, force: true, maxRetries: 10 });
     });
   }
 
@@ -70,7 +78,7 @@ export class HostWorld {
     this.#lives += 1;
     const host = new VirtualServerHost({
       definition,
-      lease: { ...LEASE, node, instance: `${node}#${this.#lives}`, members: ["a", "b"] },
+      lease: { ...this.#lease, node, instance: `${node}#${this.#lives}`, members: ["a", "b"] },
       coordination: this.#coordination(),
       coordinationConfig: null,
       directory: join(this.directory, node),
@@ -84,6 +92,7 @@ export class HostWorld {
           this.questions.push(question);
         },
         changed: () => {},
+        measured: (term) => void this.measured.push(term),
       },
       ...changed,
     });
@@ -94,6 +103,19 @@ export class HostWorld {
   /** Processes of services that carry this world's mark. */
   running(): number[] {
     return findMarked(this.mark);
+  }
+
+  /** Kills all of them. The end of one may be the end of others. */
+  kill(): void {
+    for (const pid of this.running()) sendSignal(pid, "SIGKILL");
+  }
+
+  /** The guard that this node noted for its next life. */
+  guard(node = "a"): number {
+    const noted = readFileSync(join(this.directory, node, "guard.json"), "utf8");
+    const [guard] = JSON.parse(noted) as { readonly pid: number }[];
+    if (guard === undefined) throw new Error("no guard was noted");
+    return guard.pid;
   }
 
   noted(what: string): HostNote[] {

@@ -56,10 +56,13 @@ export interface LeaseHooks {
   send?(member: string, event: LeaseEvent): void;
 }
 
-/** A guard that has not answered by then is replaced; the others take over long before. */
-const GUARD_SILENT_MS = 5_000;
-/** How often it is asked, so that one that is frozen is found before it is needed. */
+/** How often the guard is asked, so that one that is frozen is found before it is needed. */
 const GUARD_ASKED_MS = 2_000;
+/**
+ * One that has not answered after so many turns is replaced; the others take over long before. Turns of our own, not time:
+ * when the whole machine stood still, the guard had none to answer in.
+ */
+const GUARD_SILENT_TURNS = 3;
 /** Before another one in the place of one that never was there: whatever keeps it from beginning takes the whole daemon. */
 const GUARD_AGAIN_MS = 500;
 
@@ -80,9 +83,9 @@ export class LeaseDriver {
   #silence: NodeJS.Timeout | undefined;
   #watching: Promise<void>;
   readonly #asking: NodeJS.Timeout;
-  /** Who waits for the guard to answer; and since when it has not, by our own clock. */
+  /** Who waits for the guard to answer; and for how many turns it has not, null: it was not asked. */
   #pongs: (() => void)[] = [];
-  #askedAt: number | null = null;
+  #silentTurns: number | null = null;
   /** One that is still being started may take long on a busy machine, and owns nothing. */
   #isGuardReady = false;
   #lastToken = 0;
@@ -183,7 +186,7 @@ export class LeaseDriver {
   async close(): Promise<void> {
     this.#closing.abort();
     clearTimeout(this.#timer);
-    clearTimeout(this.#silence);
+    clearInterval(this.#silence);
     clearInterval(this.#asking);
     await this.#guard.close();
     await this.#watching;
@@ -292,29 +295,33 @@ export class LeaseDriver {
 
   #expectAnswer(): void {
     const guard = this.#guard;
-    clearTimeout(this.#silence);
-    this.#silence = setTimeout(() => guard.kill(), GUARD_SILENT_MS);
+    clearInterval(this.#silence);
+    let turns = 0;
+    this.#silence = setInterval(() => {
+      turns += 1;
+      if (turns === GUARD_SILENT_TURNS) guard.kill();
+    }, GUARD_ASKED_MS);
   }
 
   /** A guard that does not answer for so long cannot end anything in time: its last resort does what it does not. */
   #askGuard(): void {
     const guard = this.#guard;
-    const since = this.#askedAt;
     if (!this.#isGuardReady) return;
-    if (since === null) {
-      this.#askedAt = this.#now();
+    if (this.#silentTurns === null) {
+      this.#silentTurns = 0;
       this.tell({ kind: "ping" });
       return;
     }
-    if (this.#now() - since < GUARD_SILENT_MS) return;
+    this.#silentTurns += 1;
+    if (this.#silentTurns < GUARD_SILENT_TURNS) return;
     // Who stood still itself reads first what was said meanwhile.
     setImmediate(() => {
-      if (this.#askedAt === since && guard === this.#guard && !this.#closing.signal.aborted) guard.kill();
+      if (this.#silentTurns !== null && guard === this.#guard && !this.#closing.signal.aborted) guard.kill();
     });
   }
 
   #startGuard(): Guard {
-    this.#askedAt = null;
+    this.#silentTurns = null;
     this.#isGuardReady = false;
     const guard: Guard = startGuardProcess(this.#options.guard, {
       heard: (message) => {
@@ -332,7 +339,7 @@ export class LeaseDriver {
     this.#options.hooks.heard(message);
     if (message.kind === "ready") this.#isGuardReady = true;
     if (message.kind === "pong") {
-      this.#askedAt = null;
+      this.#silentTurns = null;
       for (const resolve of this.#pongs.splice(0)) resolve();
       this.#options.hooks.measured("guardDelayMs", message.delayMs);
     }
@@ -344,7 +351,7 @@ export class LeaseDriver {
 
   /** Nothing that the guard ends is left of this token. */
   #stopped({ token, why, isClean }: Extract<FromGuard, { kind: "stopped" }>): void {
-    clearTimeout(this.#silence);
+    clearInterval(this.#silence);
     const isOurs = this.#state.role.kind === "owner" && this.#state.role.token === token;
     if (isOurs && this.#abandoned?.token === token && why !== "deadline") {
       const { isLeft } = this.#abandoned;
@@ -362,7 +369,7 @@ export class LeaseDriver {
 
   /** Its last resort ends what it guarded, and so do we; a new guard begins when nothing is left. */
   #guardLost(): void {
-    clearTimeout(this.#silence);
+    clearInterval(this.#silence);
     this.#apply({ kind: "guard-lost" });
     const lost = this.#guard;
     const ending = this.#ending?.done;

@@ -9,8 +9,8 @@ import { endServices, type ServiceMark } from "./service-group.ts";
 const MAIN = fileURLToPath(
   new URL(import.meta.url.endsWith(".ts") ? "./main.ts" : "./guard.mjs", import.meta.url),
 );
-/** What there is to do for a last resort takes two seconds at most. */
-const LAST_RESORT_MS = 3_000;
+/** What there is to do for a last resort takes three seconds at most. */
+export const LAST_RESORT_MS = 5_000;
 const LOOK_MS = 10;
 /** No helper threads: in the real-time class the guard must not wait for threads that are in another one. */
 const NODE_OPTIONS = ["--v8-pool-size=0"];
@@ -105,10 +105,13 @@ function refusedGuard(listener: GuardListener): Guard {
   };
 }
 
-/** Resolves when this process has ended; one that takes longer is killed. */
+/**
+ * Resolves when this process has ended; one that takes longer is killed. Counted by our own turns: when the whole machine
+ * stood still, it had no time either.
+ */
 export async function untilEnded(identity: ProcessIdentity, limitMs: number): Promise<void> {
-  for (const until = performance.now() + limitMs; isRunning(identity); ) {
-    if (performance.now() > until) {
+  for (let turn = 0; isRunning(identity); turn++) {
+    if (turn * LOOK_MS > limitMs) {
       try {
         process.kill(identity.pid, "SIGKILL");
       } catch {

@@ -40,13 +40,17 @@ export class LastResort {
   }
 }
 
-/** One line of shell: kill the groups, undo, then kill what had left its group; each command bounded. */
+/**
+ * One line of shell: kill the groups, undo, then kill what had left its group; each command bounded. What could not be
+ * undone is tried once more: a service that used it is gone then, and a machine that stood still has not used up its time.
+ */
 function planText(services: readonly ServiceMark[], undo: readonly UndoCommand[]): string {
   const parts: string[] = [];
   for (const { group } of services) parts.push(`kill -s KILL -- -${group}`);
   for (const command of undo) {
     const words = command.map(quote).join(" ");
-    parts.push(`{ timeout -s KILL 1 ${words} & } `);
+    const attempt = `timeout -s KILL 1 ${words}`;
+    parts.push(`{ ${attempt} || ${attempt}; } & :`);
   }
   if (services.length > 0) {
     const marks = services.map(({ mark }) => `-e ${quote(`${GUARD_MARK}=${mark}`)}`).join(" ");

@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { identify, type ProcessIdentity } from "@lockstep/platform";
-import { untilEnded } from "../guard/guard-client.ts";
+import { LAST_RESORT_MS, untilEnded } from "../guard/guard-client.ts";
 import { findByEnvironment, killAll } from "../guard/service-group.ts";
 
 /**
@@ -12,7 +12,6 @@ import { findByEnvironment, killAll } from "../guard/service-group.ts";
 const FILE = "guard.json";
 /** A guard whose daemon is gone needs a second or two; one that is frozen is killed, and its last resort does the rest. */
 const GUARD_MS = 10_000;
-const LAST_RESORT_MS = 3_000;
 
 const NAME = "LOCKSTEP_SERVICE_OF";
 
