@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process";
+import { afterOwnTime } from "../own-time.ts";
 import { refusalText, startOrRefusal } from "../refused-start.ts";
 
 /**
@@ -66,16 +67,16 @@ export function runBounded(
       killGroup(child.pid);
       abandon ??= setTimeout(() => end(null), ABANDON_MS);
     };
-    const limit = setTimeout(() => {
+    const callLimitOff = afterOwnTime(limitMs, () => {
       hasTimedOut = true;
       kill();
-    }, limitMs);
+    });
     let isOver = false;
     const end = (status: number | null) => {
       if (isOver) return;
       isOver = true;
       clearInterval(report);
-      clearTimeout(limit);
+      callLimitOff();
       clearTimeout(abandon);
       calledOff?.removeEventListener("abort", kill);
       // What it leaves behind may hold these open, and may be meant to stay: an agent that starts a service.

@@ -1,6 +1,7 @@
 import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
+import { afterOwnTime } from "../own-time.ts";
 import { refusalText, startOrRefusal } from "../refused-start.ts";
 import { BARE_ENVIRONMENT } from "./bounded-command.ts";
 
@@ -73,13 +74,15 @@ export class LinkCommands {
       return Promise.reject(new Error(`${this.program} cannot be started: ${refusalText(child)}`));
     return new Promise<Exchange>((resolve, reject) => {
       // Behind what waits in the pipe: it may be us who stood still.
-      const limit = setTimeout(() => setImmediate(() => isOpen && child.kill("SIGKILL")), EXCHANGE_MS);
+      const callLimitOff = afterOwnTime(EXCHANGE_MS, () =>
+        setImmediate(() => isOpen && child.kill("SIGKILL")),
+      );
       let isOpen = true;
       const over =
         <T>(then: (value: T) => void) =>
         (value: T) => {
           isOpen = false;
-          clearTimeout(limit);
+          callLimitOff();
           then(value);
         };
       this.#waiting.push({ lines: [], answer: over(resolve), fail: over(reject) });
