@@ -27,6 +27,8 @@ export class Announcer {
   readonly #program: string;
   readonly #settings: IpAddressSettings;
   #held: ChildProcess | null = null;
+  /** Released and not ended yet. */
+  readonly #sending = new Set<ChildProcess>();
   #count = 0;
 
   /** `program`: `arping` for IPv4, `ndptool` for IPv6. */
@@ -47,6 +49,7 @@ export class Announcer {
     const child = this.#held ?? this.#start();
     this.#held = null;
     if (child instanceof Error) return Promise.resolve(refusalText(child));
+    this.#sending.add(child);
     let said = "";
     child.stderr?.setEncoding("utf8").on("data", (text: string) => {
       said += text;
@@ -60,6 +63,11 @@ export class Announcer {
     child.stdin?.end(`${device}\n`);
     setTimeout(() => this.warm(), REFILL_MS).unref();
     return ended;
+  }
+
+  /** What has not been sent by now must not be: on a busy machine it would come after the next owner's. */
+  silence(): void {
+    for (const child of this.#sending) child.kill("SIGKILL");
   }
 
   close(): void {
@@ -85,6 +93,7 @@ export class Announcer {
     child.on("error", () => {});
     child.stdin?.on("error", () => {});
     child.once("exit", () => {
+      this.#sending.delete(child);
       if (this.#held === child) this.#held = null;
     });
     return child;

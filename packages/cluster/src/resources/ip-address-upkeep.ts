@@ -61,6 +61,7 @@ export class AddressUpkeep {
   end(): void {
     this.#ended.abort();
     this.#monitor?.kill("SIGKILL");
+    this.#options.announcer.silence();
   }
 
   /** Null: the address is on its interface, and the cable is in, or has been out for no longer than it may. */
@@ -68,7 +69,9 @@ export class AddressUpkeep {
     const { device, links, settings } = this.#options;
     const { address, carrierGraceMs } = settings;
     try {
-      const [link] = (await links.links([], `addr show dev ${device}`)).links;
+      const show = `addr show dev ${device}`;
+      // Whoever takes the address away ends the program that is asked: another one knows.
+      const [link] = (await links.links([], show).catch(() => links.links([], show))).links;
       if (link === undefined) return `the interface ${device} is gone`;
       if (!link.addresses.some(({ local }) => local === address))
         return `${address} is not on ${device} any more`;
