@@ -31,8 +31,8 @@ suite("the lab of hosts", { skip }, () => {
   test("hosts reach each other by both protocols, have names of their own, and are not seen from the machine", async (t) => {
     const lab = await useLab(t, "a", "b");
     const { a, b } = { a: lab.host("a"), b: lab.host("b") };
-    assert.ok(await reaches(lab, "a", b.address));
-    assert.ok(await reaches(lab, "b", a.address6));
+    await until(() => reaches(lab, "a", b.address));
+    await until(() => reaches(lab, "b", a.address6));
     assert.equal((await a.must("hostname")).trim(), "a");
     assert.notEqual(await a.mac(), await b.mac());
     assert.ok(!readdirSync("/sys/class/net").some((name) => name === "switch" || name.startsWith("to-")));
@@ -90,8 +90,7 @@ suite("the lab of hosts", { skip }, () => {
     await b.plant(`${address}/24`);
     await b.plant(`${address6}/64`);
     const planted = labNow();
-    // Long enough for a look at the truth on a busy machine, too.
-    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    await truth.looked();
     await a.unplant(`${address}/24`);
     const samples = await truth.stop();
     assert.deepEqual(samples[0]?.owners, { [address]: [], [address6]: [] });
@@ -107,9 +106,9 @@ suite("the lab of hosts", { skip }, () => {
     const service = a.start(process.execPath, [RESPONDER, "8080"], { output: "pipe" });
     if (service.stdout !== null) await once(service.stdout, "data");
     const probe = await startProbe(client, { address: a.address, port: 8080, everyMs: 10 });
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await probe.saw("answer");
     await a.silence("both");
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await probe.saw("silence");
     const records = await probe.stop();
     assert.ok(records.some((record) => record.by === "a"));
     assert.ok(records.some((record) => record.by === null));

@@ -91,14 +91,17 @@ function listNamespaces(): string[] {
 export async function removeLab(prefix: string, directory: string): Promise<void> {
   const own = listNamespaces().filter((name) => name.startsWith(`${prefix}-`));
   await Promise.all(own.map(removeNamespace));
-  await rm(directory, { recursive: true, force: true });
+  await rm(directory, { recursive: true, force: true, maxRetries: 10 });
 }
 
 /** Removes what dead tests have left. `parent`: where the directories of labs are. */
 export async function sweepDeadLabs(parent: string): Promise<void> {
   await Promise.all(listNamespaces().filter(isOfTheDead).map(removeNamespace));
   const left = readdirSync(parent).filter(isOfTheDead);
-  await Promise.all(left.map((name) => rm(`${parent}/${name}`, { recursive: true, force: true })));
+  // The shell of the dead test, or another lab, may be at it too: what is left then is the next one's.
+  await Promise.all(
+    left.map((name) => rm(`${parent}/${name}`, { recursive: true, force: true }).catch(() => {})),
+  );
 }
 
 /** Reads its two arguments only when its input has ended without the word. */

@@ -5,6 +5,7 @@ import type { ProbeRecord, ProbeTarget } from "./lab-probe.ts";
 // The probe as it runs on a host of the lab; ends when its input does, after the last question has its answer or its limit.
 const { address, port, everyMs, limitMs } = JSON.parse(process.argv[2] ?? "{}") as ProbeTarget;
 const records: ProbeRecord[] = [];
+const seen = new Set<string>();
 const begun = labNow();
 let asked = 0;
 let open = 0;
@@ -21,6 +22,9 @@ function ask(): void {
     isDone = true;
     clearTimeout(limit);
     records.push({ sentAt, doneAt: labNow(), by });
+    const what = by === null ? "silence" : "answer";
+    if (!seen.has(what)) process.stdout.write(`${what}\n`);
+    seen.add(what);
     socket.destroy();
     open -= 1;
     finish();

@@ -19,6 +19,8 @@ export interface ProbeTarget {
 }
 
 export interface Probe {
+  /** Resolves when a question had an answer, or had none within its limit, for the first time. */
+  saw(what: "answer" | "silence"): Promise<void>;
   stop(): Promise<readonly ProbeRecord[]>;
 }
 
@@ -46,21 +48,31 @@ export async function startProbe(
   const child = host.start(program, args, { output: "pipe" });
   let text = "";
   child.stdout?.setEncoding("utf8");
-  await new Promise<void>((resolve, reject) => {
-    child.once("exit", () => reject(new Error("the probe ended")));
-    child.stdout?.on("data", (chunk: string) => {
-      text += chunk;
-      if (text.startsWith("begun\n")) resolve();
+  const said = (word: string) => text.split("\n").slice(0, -1).includes(word);
+  const until = (word: string) =>
+    new Promise<void>((resolve, reject) => {
+      const look = () => {
+        if (said(word)) resolve();
+        else if (child.exitCode !== null || child.signalCode !== null) reject(new Error("the probe ended"));
+        else setTimeout(look, LOOK_MS);
+      };
+      look();
     });
+  child.stdout?.on("data", (chunk: string) => {
+    text += chunk;
   });
+  await until("begun");
   return {
+    saw: until,
     async stop() {
       child.stdin?.end();
       await once(child, "close");
-      return JSON.parse(text.slice(text.indexOf("\n") + 1)) as ProbeRecord[];
+      return JSON.parse(text.slice(text.lastIndexOf("\n") + 1)) as ProbeRecord[];
     },
   };
 }
+
+const LOOK_MS = 5;
 
 export interface Outage {
   /** The longest time between two answers one after the other with a failed request between them; 0: none failed. */

@@ -9,14 +9,31 @@ if (port === null) throw new Error("runs as a worker only");
 
 const samples: TruthSample[] = [];
 
-const timer = setInterval(() => samples.push(look()), everyMs);
+const sample = () => {
+  const found = lookAtOnce();
+  samples.push(found);
+  port.postMessage(found.at);
+};
+const timer = setInterval(sample, everyMs);
 port.on("message", () => {
   clearInterval(timer);
-  samples.push(look());
+  samples.push(lookAtOnce());
   port.postMessage(samples);
 });
-samples.push(look());
-port.postMessage("begun");
+sample();
+
+/**
+ * One look is not one moment: the first host may have lost it before the last had it, the more so when this thread stood
+ * still in between. What two looks one after the other saw alike was so between them.
+ */
+function lookAtOnce(): TruthSample {
+  for (let before = look(); ; ) {
+    const { at, ...found } = look();
+    const { at: _, ...former } = before;
+    if (JSON.stringify(found) === JSON.stringify(former)) return { at, ...found };
+    before = { at, ...found };
+  }
+}
 
 function look(): TruthSample {
   const owners: Record<string, string[]> = Object.fromEntries(addresses.map((address) => [address, []]));
@@ -31,9 +48,5 @@ function look(): TruthSample {
     for (const found of listenersOn(host, ports))
       listeners[found.port]?.push({ host: host.name, pid: found.pid });
   }
-  // One look is not one moment: the first may have lost it before the last had it. Whoever still has it had it meanwhile.
-  for (const [address, found] of Object.entries(owners))
-    if (found.length > 1)
-      owners[address] = found.filter((name) => hosts.some((h) => h.name === name && hasAddress(h, address)));
   return { at, owners, listeners };
 }

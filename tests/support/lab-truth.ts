@@ -1,5 +1,5 @@
 import { Worker } from "node:worker_threads";
-import type { Lab } from "./lab.ts";
+import { type Lab, labNow } from "./lab.ts";
 
 /** What was so on the hosts at one moment, whatever anybody there believes. Times as in `labNow`. */
 export interface TruthSample {
@@ -18,6 +18,8 @@ export interface TruthQuestion {
 }
 
 export interface Truth {
+  /** Resolves when a look that began after this was called is among the samples. */
+  looked(): Promise<void>;
   /** Ends the sampling; all samples in order. May be asked again. */
   stop(): Promise<readonly TruthSample[]>;
 }
@@ -43,16 +45,35 @@ export async function watchTruth(
   const worker = new Worker(new URL("./lab-truth-worker.ts", import.meta.url), { workerData: question });
   const failed = new Promise<never>((_, reject) => worker.once("error", reject));
   failed.catch(() => {});
-  await Promise.race([failed, new Promise((resolve) => worker.once("message", resolve))]);
+  // The moment of each look as it is taken, and all of them at last.
+  type Message = number | readonly TruthSample[];
+  const hear = <T extends Message>(isMeant: (message: Message) => message is T) =>
+    Promise.race([
+      failed,
+      new Promise<T>((resolve) => {
+        const take = (message: Message) => {
+          if (!isMeant(message)) return;
+          worker.off("message", take);
+          resolve(message);
+        };
+        worker.on("message", take);
+      }),
+    ]);
+  const isMoment = (message: Message): message is number => typeof message === "number";
+  await hear(isMoment);
+  const looked = async () => {
+    for (const asked = labNow(); (await hear(isMoment)) <= asked; );
+  };
   const stop = async () => {
-    const answer = new Promise<readonly TruthSample[]>((resolve) => worker.once("message", resolve));
+    const answer = hear((message): message is readonly TruthSample[] => !isMoment(message));
     worker.postMessage("stop");
-    const samples = await Promise.race([failed, answer]);
+    const samples = await answer;
     await worker.terminate();
     return samples;
   };
   let stopped: Promise<readonly TruthSample[]> | null = null;
   return {
+    looked,
     stop() {
       stopped ??= stop();
       return stopped;
