@@ -63,3 +63,10 @@ test("where nobody can be sent, files are looked at as ever", async () => {
   const missing = () => spawn("/no/such/program", [], { stdio: "ignore" });
   assert.equal(await new VolumeReach({ table, ask: missing }).findHanging(["/srv/far"]), null);
 });
+
+test("a volume that has answered while this process stood still does not hang", async () => {
+  const ask = () => spawn("/bin/true", { stdio: "ignore" });
+  const answer = new VolumeReach({ table, ask, limitMs: 2_000 }).findHanging(["/srv/far"]);
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_500);
+  assert.equal(await answer, null);
+});

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { afterOwnTime } from "../own-time.ts";
 import { startOrRefusal } from "../refused-start.ts";
 import { BARE_ENVIRONMENT } from "../resources/bounded-command.ts";
 import { isServed, type MountEntry, mountOf, readMountTable } from "../resources/mount-table.ts";
@@ -62,14 +63,14 @@ export class VolumeReach {
     // No process can be had, or no such program: then it is looked at as ever.
     if (child instanceof Error) return true;
     const { promise, resolve } = Promise.withResolvers<boolean>();
-    const limit = setTimeout(() => {
+    const callLimitOff = afterOwnTime(this.#limitMs, () => {
       this.#lost.set(volume, child);
       child.kill("SIGKILL");
       child.unref();
       resolve(false);
-    }, this.#limitMs);
+    });
     const end = () => {
-      clearTimeout(limit);
+      callLimitOff();
       if (this.#lost.get(volume) === child) this.#lost.delete(volume);
       resolve(true);
     };
