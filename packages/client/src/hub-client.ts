@@ -30,6 +30,7 @@ import {
 import { type Checked, checkMembers, checkRevision, checkSemaphore } from "./answers.ts";
 import { HubConnection, type HubOptions, type RequestDescription, type Throttle } from "./connection.ts";
 import { invalidAnswer } from "./failures.ts";
+import { query } from "./query.ts";
 import { RelayedConnection } from "./relayed-connection.ts";
 import type { SemaphoreAnswer } from "./semaphore-answer.ts";
 import { type UploadOptions, type UploadPart, uploadContents } from "./upload.ts";
@@ -490,12 +491,4 @@ export function entityTag(sha256: Sha256, encoding: ContentEncoding): string {
 
 async function* nothing(): AsyncGenerator<Buffer, void> {
   // No bytes are missing.
-}
-
-/** The query of an address; what is undefined is left out. */
-export function query(parameters: Record<string, string | number | undefined>): string {
-  const pairs = Object.entries(parameters)
-    .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => `${name}=${encodeURIComponent(String(value))}`);
-  return pairs.length === 0 ? "" : `?${pairs.join("&")}`;
 }

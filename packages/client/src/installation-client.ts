@@ -14,7 +14,8 @@ import {
 import { checkMembers } from "./answers.ts";
 import type { HubConnection, RequestDescription } from "./connection.ts";
 import { invalidAnswer } from "./failures.ts";
-import { type CallOptions, query } from "./hub-client.ts";
+import type { CallOptions } from "./hub-client.ts";
+import { query } from "./query.ts";
 
 const JSON_BYTES_MAX = 16 * 1024 * 1024;
 

@@ -23,7 +23,8 @@ import type {
 import { checkMembers } from "./answers.ts";
 import type { HubConnection, RequestDescription } from "./connection.ts";
 import { invalidAnswer } from "./failures.ts";
-import { type CallOptions, query } from "./hub-client.ts";
+import type { CallOptions } from "./hub-client.ts";
+import { query } from "./query.ts";
 
 /**
  * What people ask of the job service, as typed calls, one for each route. Throws as the calls of HubClient do. `actor`
