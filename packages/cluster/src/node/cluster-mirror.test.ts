@@ -4,12 +4,14 @@ import { DEFAULT_VIRTUAL_SERVER } from "@lockstep/core";
 import { silentLogger, systemClock } from "@lockstep/platform";
 import { SimDocumentStore } from "@lockstep/testing";
 import type { Coordination } from "../coordination/coordination.ts";
-import { CLUSTER, MEMBERS, SERVERS } from "../documents/addresses.ts";
+import { CLUSTER, FAILOVERS, MEMBERS, ORDERS, SERVERS } from "../documents/addresses.ts";
 import { ClusterMirror } from "./cluster-mirror.ts";
 
 /** A mirror of documents in memory; each `until` waits for what the next looks show. */
 async function open(t: TestContext) {
   const store = new SimDocumentStore();
+  /** Prefixes of which no watch tells. */
+  const unwatched = new Set<string>();
   const changed = () => {
     for (const look of [...looks]) look();
   };
@@ -21,8 +23,10 @@ async function open(t: TestContext) {
       read: async (key: string) => store.read(key),
       list: async (prefix: string) => store.list(prefix),
       write: async (key: string, expected: number, text: string | null) => store.write(key, expected, text),
-      watch: async (_: string, tell: () => void, signal: AbortSignal) => {
-        const stop = store.watch(tell);
+      watch: async (below: string, tell: () => void, signal: AbortSignal) => {
+        const stop = store.watch((key) => {
+          if (key.startsWith(below) && !unwatched.has(below)) tell();
+        });
         await ended(signal);
         stop();
       },
@@ -42,7 +46,7 @@ async function open(t: TestContext) {
   const until = async (isThere: () => boolean) => {
     while (!isThere()) await new Promise<void>((resolve) => looks.add(resolve));
   };
-  return { mirror, put, until };
+  return { mirror, put, until, unwatched };
 }
 
 test("a document that can no longer be read is not taken for one that was removed", async (t) => {
@@ -78,4 +82,23 @@ test("a document that can no longer be read is not taken for one that was remove
   assert.deepEqual([mirror.servers.get("APP")?.name, mirror.servers.get("APP")?.weight], ["APP", 7]);
   put("server/APP", null);
   await until(() => !mirror.servers.has("APP"));
+});
+
+test("whoever knows of an order knows of everything that was written before it", async (t) => {
+  const { mirror, put, until, unwatched } = await open(t);
+  const member = { node: "alpha", address: "127.0.0.1:1", isPaused: true, exits: [], quarantinedUntil: null };
+  put("member/alpha", MEMBERS.kind.format(member));
+  await until(() => mirror.isReady && mirror.members.has("alpha"));
+  for (const prefix of ["cluster", "member/", "server/", "failover/"]) unwatched.add(prefix);
+  const order = { kind: "move", to: "alpha", by: "me", at: 1 } as const;
+  for (const number of [1, 2]) {
+    put("member/alpha", MEMBERS.kind.format({ ...member, isPaused: number === 2 }));
+    put("server/APP", SERVERS.kind.format({ ...DEFAULT_VIRTUAL_SERVER, name: "APP", weight: number }));
+    put("failover/APP", FAILOVERS.kind.format({ at: [], lastOrder: number - 1, claimedBy: null }));
+    put("order/APP", ORDERS.kind.format({ ...order, number }));
+    await until(() => mirror.orders.get("APP")?.number === number);
+    assert.equal(mirror.members.get("alpha")?.isPaused, number === 2);
+    assert.equal(mirror.servers.get("APP")?.weight, number);
+    assert.equal(mirror.failovers.get("APP")?.lastOrder, number - 1);
+  }
 });

@@ -66,22 +66,35 @@ export class ClusterMirror {
   constructor(options: MirrorOptions) {
     this.#options = options;
     this.#documents = new ClusterDocuments(options.coordination.documents);
-    this.#follow(CLUSTER.key, { key: CLUSTER.key }, async () => {
-      this.#cluster = await this.#documents.read(CLUSTER);
-    });
-    this.#followFolder(MEMBERS, (found) => {
+    const lookAtCluster = newest(
+      () => this.#documents.read(CLUSTER),
+      (found) => {
+        this.#cluster = found;
+      },
+    );
+    this.#follow(CLUSTER.key, { key: CLUSTER.key }, lookAtCluster);
+    const lookAtMembers = this.#followFolder(MEMBERS, (found) => {
       this.#members = found;
     });
-    this.#followFolder(SERVERS, (found) => {
+    const lookAtServers = this.#followFolder(SERVERS, (found) => {
       this.#servers = found;
       this.#watchLeases();
     });
-    this.#followFolder(ORDERS, (found) => {
-      this.#orders = found;
-    });
-    this.#followFolder(FAILOVERS, (found) => {
+    const lookAtFailovers = this.#followFolder(FAILOVERS, (found) => {
       this.#failovers = found;
     });
+    // Whatever was changed before somebody ordered something is known when it is judged whether that can be done.
+    const lookAround = async (found: ReadonlyMap<string, ClusterOrder>) => {
+      if ([...found].every(([name, { number }]) => this.#orders.get(name)?.number === number)) return;
+      await Promise.all([lookAtCluster(), lookAtMembers(), lookAtServers(), lookAtFailovers()]);
+    };
+    this.#followFolder(
+      ORDERS,
+      (found) => {
+        this.#orders = found;
+      },
+      lookAround,
+    );
     this.#followFolder(READINESS, (found) => {
       this.#readiness = found;
     });
@@ -150,21 +163,34 @@ export class ClusterMirror {
     await Promise.all(this.#tasks);
   }
 
-  #followFolder<T>(folder: DocumentFolder<T>, take: (found: ReadonlyMap<string, T>) => void): void {
+  /** `before`: done between reading them and taking them for what is known. Returns what looks at them. */
+  #followFolder<T>(
+    folder: DocumentFolder<T>,
+    take: (found: ReadonlyMap<string, T>) => void,
+    before: (found: ReadonlyMap<string, T>) => Promise<void> = async () => {},
+  ): () => Promise<void> {
     this.#unread.add(folder.prefix);
     let known: ReadonlyMap<string, T> = new Map();
-    this.#follow(folder.prefix, folder, async () => {
-      const { found, broken } = await this.#documents.list(folder);
-      for (const each of broken) this.#tell(each.key, documentInvalid(each));
-      // One that cannot be read is not one that is gone: what was known of it last holds.
-      const kept = broken.flatMap(({ key }) => {
-        const name = key.slice(folder.prefix.length);
-        const value = known.get(name);
-        return value === undefined ? [] : [[name, value] as const];
-      });
-      known = new Map([...found, ...kept]);
-      take(known);
-    });
+    const look = newest(
+      async () => {
+        const listed = await this.#documents.list(folder);
+        await before(listed.found);
+        return listed;
+      },
+      ({ found, broken }) => {
+        for (const each of broken) this.#tell(each.key, documentInvalid(each));
+        // One that cannot be read is not one that is gone: what was known of it last holds.
+        const kept = broken.flatMap(({ key }) => {
+          const name = key.slice(folder.prefix.length);
+          const value = known.get(name);
+          return value === undefined ? [] : [[name, value] as const];
+        });
+        known = new Map([...found, ...kept]);
+        take(known);
+      },
+    );
+    this.#follow(folder.prefix, folder, look);
+    return look;
   }
 
   #follow(
@@ -243,4 +269,16 @@ export class ClusterMirror {
     this.#broken.set(where, text);
     this.#options.log.warn("the cluster's documents could not be read", { where, error });
   }
+}
+
+/** A look that may be taken twice at once: what was asked for first and answered last is not taken. */
+function newest<T>(read: () => Promise<T>, take: (found: T) => void): () => Promise<void> {
+  let [begun, taken] = [0, 0];
+  return async () => {
+    const number = ++begun;
+    const found = await read();
+    if (number < taken) return;
+    taken = number;
+    take(found);
+  };
 }
