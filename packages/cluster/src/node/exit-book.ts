@@ -53,9 +53,10 @@ export class ExitBook {
     });
   }
 
-  /** We took a virtual server that its owner had not given back. */
-  lost(owner: string, server: string): void {
-    const fell = this.#options.clock.now();
+  /** We took a virtual server that its owner had not given back, nor said anything of for `silentMs`. */
+  lost(owner: string, server: string, silentMs: number): void {
+    // When it fell, not when we took: what lies in between is as long as the lease is waited for.
+    const fell = Math.round(this.#options.clock.now() - silentMs);
     this.#inBackground(() => this.#record(owner, fell, `it was lost as owner of ${server}`));
   }
 

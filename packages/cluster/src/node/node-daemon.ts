@@ -145,7 +145,7 @@ export class NodeDaemon {
         ? ""
         : `; before: ${owner} with token ${before.record?.token}, last change at revision ${before.revision}, seen ${Math.round(silentMs)} ms ago`;
     this.#history.add({ server, token, what, detail: `${detail}${observed}` });
-    if (isLost) this.#exits.lost(owner, server);
+    if (isLost) this.#exits.lost(owner, server, silentMs);
   }
 
   #waitMs(server: string): number {
