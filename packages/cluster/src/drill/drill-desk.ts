@@ -31,6 +31,8 @@ const TRIES_MS = 300;
 export async function followDrills(options: DrillDeskOptions, signal: AbortSignal): Promise<void> {
   const documents = new ClusterDocuments(options.store.documents);
   const seen = new Set<string>();
+  /** Orders of which it is not known whether our claim was written; nothing of them has begun. */
+  const unsure = new Set<string>();
   const running = new Set<Promise<void>>();
   const refresher = new Refresher({
     act: async () => {
@@ -38,10 +40,19 @@ export async function followDrills(options: DrillDeskOptions, signal: AbortSigna
       for (const order of found.values()) {
         const key = `${order.server} ${order.at} ${order.token}`;
         const isOurs = order.node === options.node && order.instance === options.instance;
-        if (!isOurs || order.state !== "ordered" || seen.has(key)) continue;
+        const isRepeated = unsure.has(key);
+        if (!isOurs || !claimable(isRepeated).includes(order.state) || seen.has(key)) continue;
         seen.add(key);
-        const task = carryOut(options, documents, order, signal)
-          .catch((error: unknown) => options.log.warn("a drill could not be carried out", { error }))
+        const task = carryOut(options, documents, order, isRepeated, signal)
+          .catch(async (error: unknown) => {
+            options.log.warn("a drill could not be carried out", { error });
+            // The store did not answer before anything had begun.
+            if (!isLockstepError(error)) return;
+            await options.clock.sleep(RETRY_MS, signal);
+            unsure.add(key);
+            seen.delete(key);
+            refresher.request();
+          })
           .finally(() => running.delete(task));
         running.add(task);
       }
@@ -55,10 +66,15 @@ export async function followDrills(options: DrillDeskOptions, signal: AbortSigna
   await Promise.all(running);
 }
 
+/** The states in which an order may be claimed; `isRepeated`: a claim of ours may stand there already. */
+const claimable = (isRepeated: boolean): readonly DrillOrder["state"][] =>
+  isRepeated ? ["ordered", "begun", "refused"] : ["ordered"];
+
 async function carryOut(
   options: DrillDeskOptions,
   documents: ClusterDocuments,
   order: DrillOrder,
+  isRepeated: boolean,
   signal: AbortSignal,
 ): Promise<void> {
   const { clock, note } = options;
@@ -73,7 +89,7 @@ async function carryOut(
       : await prepareLoss(order, definition, options);
   const problem = "problem" in prepared ? prepared.problem : null;
   const state = problem === null ? "begun" : "refused";
-  if (!(await turn(documents, order, "ordered", state, problem))) return;
+  if (!(await turn(documents, order, claimable(isRepeated), state, problem))) return;
   note({ ...about, what: "drill", detail: problem === null ? tell(order) : `${loss} refused: ${problem}` });
   if ("problem" in prepared) return;
   await clock.sleep(NOTED_MS, signal);
@@ -83,7 +99,7 @@ async function carryOut(
   // Where the loss was the store's it may take a moment until that answers again.
   while (!signal.aborted) {
     try {
-      await turn(documents, order, "begun", failure === null ? "ended" : "refused", failure);
+      await turn(documents, order, ["begun"], failure === null ? "ended" : "refused", failure);
       break;
     } catch (error) {
       if (!isLockstepError(error)) throw error;
@@ -97,11 +113,11 @@ async function carryOut(
 const tell = ({ loss, lastsMs, by }: DrillOrder) =>
   `loss of ${loss === "service" ? "its service" : `its ${loss}`}${lastsMs > 0 ? ` for ${lastsMs} ms` : ""}, ordered by ${by}`;
 
-/** Whether the order was in the one state and is in the other now. */
+/** Whether the order was in one of these states and is in the other now. */
 async function turn(
   documents: ClusterDocuments,
   order: DrillOrder,
-  from: DrillOrder["state"],
+  from: readonly DrillOrder["state"][],
   to: DrillOrder["state"],
   problem: string | null,
 ): Promise<boolean> {
@@ -109,7 +125,7 @@ async function turn(
   await documents.change(at(DRILLS, order.server), (present) => {
     hasTurned =
       present !== null &&
-      present.state === from &&
+      from.includes(present.state) &&
       present.instance === order.instance &&
       present.at === order.at;
     return hasTurned && present !== null ? { ...present, state: to, problem } : present;
