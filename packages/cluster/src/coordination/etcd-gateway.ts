@@ -1,4 +1,5 @@
 import type { IncomingMessage } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
 import { LockstepError } from "@lockstep/protocol/wire";
 import { askBeside, HEDGE_MS, type Standing } from "./etcd-hedge.ts";
 import { type EtcdTls, EtcdTransport, readText } from "./etcd-transport.ts";
@@ -88,13 +89,16 @@ export class EtcdGateway {
     limit: AbortSignal,
     send: (headers: Readonly<Record<string, string>>) => Promise<unknown>,
   ): Promise<unknown> {
-    for (let isSecond = false; ; isSecond = true) {
+    for (let tries = 1; ; tries++) {
       try {
         return await send(await this.#headers(limit));
       } catch (error) {
         if (!(error instanceof TokenRefused)) throw error;
         this.#token = null;
-        if (isSecond || this.#options.login == null) throw refused(error.message);
+        // A member that lags behind learns of a login later than the one that answered to it.
+        const isLate = TOKEN_UNKNOWN.test(error.message) && !limit.aborted;
+        if (this.#options.login == null || (tries > 1 && !isLate)) throw refused(error.message);
+        if (tries > 1) await sleep(LOGIN_AGAIN_MS);
       }
     }
   }
@@ -273,6 +277,10 @@ export class EtcdGateway {
 /** How a member says that it looks at nothing of ours before we have logged in, anew, or with other rights. */
 const TURNED_AWAY =
   /invalid auth token|revision of auth store is old|user name is empty|authentication failed|permission denied|authentication is not enabled/;
+
+/** Of these, what another login mends. */
+const TOKEN_UNKNOWN = /invalid auth token|revision of auth store is old/;
+const LOGIN_AGAIN_MS = 50;
 
 const isFinal = (error: unknown) => error instanceof LockstepError || error instanceof TokenRefused;
 
