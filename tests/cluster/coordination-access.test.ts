@@ -11,17 +11,24 @@ import { systemClock } from "@lockstep/platform";
 import { makeCertificate } from "../support/certificate.ts";
 import { usePostgres } from "../support/postgres.ts";
 import { urlOf } from "./database-url.ts";
-import { type EtcdCluster, findEtcd, startEtcd } from "./etcd-cluster.ts";
+import { CALM_ELECTION, type EtcdCluster, findEtcd, startEtcd } from "./etcd-cluster.ts";
 
 const program = findEtcd();
-const CALL_MS = 20_000;
+// Far above what is needed: nothing here is about time.
+const CALL_MS = 120_000;
+/** More than any call is late by on a busy machine, and short enough to be waited for. */
+const TOKEN_SECONDS = 10;
 
 /** An etcd that speaks TLS alone, lets nobody in without a login, and forgets a token after some seconds. */
 async function startSecureEtcd(t: TestContext) {
   const directory = await mkdtemp(join(tmpdir(), "lockstep-test-etcd-access-"));
   t.after(() => rm(directory, { recursive: true, force: true }));
   const { certFile, keyFile } = await makeCertificate(directory);
-  const etcd = await startEtcd(program ?? "", { certFile, keyFile, tokenSeconds: 3 });
+  const etcd = await startEtcd(
+    program ?? "",
+    { certFile, keyFile, tokenSeconds: TOKEN_SECONDS },
+    CALM_ELECTION,
+  );
   t.after(() => etcd.stop());
   const ca = await readFile(certFile, "utf8");
   const tell = (path: string, body: object) => post(`${etcd.endpoints[0]}/v3/auth/${path}`, ca, body);
@@ -82,7 +89,7 @@ suite("who may reach the coordination store", {
     await watching;
 
     // Longer than the token lives without being used.
-    await systemClock.sleep(8_000);
+    await systemClock.sleep(TOKEN_SECONDS * 1_000 + 5_000);
     assert.deepEqual((await store.read("APP")).record, record);
 
     const refused = { code: "COORDINATION_REFUSED" };
@@ -110,7 +117,7 @@ suite("who may reach the coordination store", {
   });
 
   test("two clusters in one etcd do not see each other", async (t) => {
-    const etcd = await startEtcd(program ?? "");
+    const etcd = await startEtcd(program ?? "", null, CALM_ELECTION);
     t.after(() => etcd.stop());
     const open = (prefix: string) => {
       const store = openEtcd({ endpoints: etcd.endpoints, callMs: CALL_MS, clock: systemClock, prefix });

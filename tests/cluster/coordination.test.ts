@@ -4,11 +4,11 @@ import { systemClock } from "@lockstep/platform";
 import { type TestDatabase, usePostgres } from "../support/postgres.ts";
 import { COORDINATION_PROMISES } from "./coordination-contract.ts";
 import { DOCUMENT_PROMISES } from "./document-contract.ts";
-import { type EtcdCluster, findEtcd, startEtcd } from "./etcd-cluster.ts";
+import { CALM_ELECTION, type EtcdCluster, findEtcd, startEtcd } from "./etcd-cluster.ts";
 import { simulatedStore } from "./simulated-coordination.ts";
 
 // Far above what is needed: nothing here is about time.
-const CALL_MS = 20_000;
+const CALL_MS = 120_000;
 
 function testCoordination(
   title: string,
@@ -27,7 +27,7 @@ testCoordination("simulated", false, async () => simulated());
 const program = findEtcd();
 let etcd: EtcdCluster | null = null;
 before(async () => {
-  if (program !== null) etcd = await startEtcd(program);
+  if (program !== null) etcd = await startEtcd(program, null, CALM_ELECTION);
 });
 after(() => etcd?.stop());
 

@@ -120,8 +120,9 @@ export const DOCUMENT_PROMISES: readonly CoordinationPromise[] = [
           b = (await writer.documents.write(late, b, String(count))) ?? 0;
           assert.ok(a > 0 && b > a);
         }
+      })().finally(() => {
         isDone = true;
-      })();
+      });
       let looks = 0;
       for (; !isDone; looks++) {
         const found = await reader.documents.list(root);
@@ -159,10 +160,14 @@ export const DOCUMENT_PROMISES: readonly CoordinationPromise[] = [
       const ending = new AbortController();
       let seen = "";
       let wake = () => {};
+      let [begun, shown] = [0, 0];
       const look = async () => {
-        seen = [...(await store.documents.list(`${root}a/`))]
-          .map(([key, { text }]) => `${key.slice(root.length)}=${text}`)
-          .join();
+        const number = ++begun;
+        const found = await store.documents.list(`${root}a/`);
+        // Of two looks at once the first may be answered last.
+        if (number < shown) return;
+        shown = number;
+        seen = [...found].map(([key, { text }]) => `${key.slice(root.length)}=${text}`).join();
         wake();
       };
       const looks: Promise<void>[] = [];

@@ -1,10 +1,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { once } from "node:events";
 import { accessSync, constants, existsSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { get, type IncomingMessage } from "node:http";
 import { get as getSecurely } from "node:https";
-import { createServer } from "node:net";
+import { type AddressInfo, createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 
@@ -37,7 +38,8 @@ export function findEtcd(): string | null {
   return null;
 }
 
-const READY_MS = 30_000;
+/** Only so that a test ends whose etcd cannot begin. */
+const READY_MS = 180_000;
 
 class Member implements EtcdMember {
   readonly name: string;
@@ -81,8 +83,17 @@ export interface EtcdAccess {
   readonly tokenSeconds: number;
 }
 
+/** etcd's own settings, milliseconds. */
+const ELECTION = { heartbeatMs: 100, electionMs: 1_000 };
+/** For tests that are not about the loss of a leader: one that stands still for seconds remains the leader. */
+export const CALM_ELECTION = { heartbeatMs: 250, electionMs: 10_000 };
+
 /** Three members that have a leader. */
-export async function startEtcd(program: string, access: EtcdAccess | null = null): Promise<EtcdCluster> {
+export async function startEtcd(
+  program: string,
+  access: EtcdAccess | null = null,
+  { heartbeatMs, electionMs }: typeof ELECTION = ELECTION,
+): Promise<EtcdCluster> {
   const directory = await mkdtemp(
     join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "lockstep-test-etcd-"),
   );
@@ -105,7 +116,8 @@ export async function startEtcd(program: string, access: EtcdAccess | null = nul
             ...["--cert-file", access.certFile, "--key-file", access.keyFile],
             ...["--auth-token-ttl", String(access.tokenSeconds)],
           ]),
-      ...["--heartbeat-interval", "100", "--election-timeout", "1000", "--log-level", "error"],
+      ...["--heartbeat-interval", String(heartbeatMs), "--election-timeout", String(electionMs)],
+      ...["--log-level", "error"],
     ]);
   };
   const members = [member(0), member(1), member(2)] as const;
@@ -150,16 +162,23 @@ async function readHealth(endpoint: string, ca: string | null): Promise<string> 
   }
 }
 
+/** Below the ports that the system gives to whoever asks for any: nobody is given one of these between two uses. */
+const [PORT_FIRST, PORT_LAST] = [10_240, 32_000] as const;
+
 /** Ports that nobody has at the moment. Held together until all are found, so that they differ. */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer());
-  const ports: number[] = [];
-  for (const server of servers) {
-    server.listen(0, "127.0.0.1");
-    await once(server, "listening");
-    const address = server.address();
-    if (typeof address === "object" && address !== null) ports.push(address.port);
+  const servers: Server[] = [];
+  while (servers.length < count) {
+    const server = createServer();
+    server.listen(randomInt(PORT_FIRST, PORT_LAST), "127.0.0.1");
+    try {
+      await once(server, "listening");
+      servers.push(server);
+    } catch {
+      // Somebody has it; another one.
+    }
   }
+  const ports = servers.map((server) => (server.address() as AddressInfo).port);
   for (const server of servers) {
     server.close();
     await once(server, "close");
