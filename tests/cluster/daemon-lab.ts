@@ -16,6 +16,7 @@ import {
   MEMBERS,
   ORDERS,
   openCoordination,
+  patientCoordination,
   REPORTS,
   SERVERS,
 } from "@lockstep/cluster";
@@ -29,7 +30,7 @@ import {
 } from "@lockstep/core";
 import { systemClock } from "@lockstep/platform";
 import { type EtcdCluster, startEtcd } from "./etcd-cluster.ts";
-import { findMarked } from "./marked-processes.ts";
+import { findMarked, isMarked } from "./marked-processes.ts";
 import { defineResource, defineServer } from "./server-definition.ts";
 
 /**
@@ -50,16 +51,27 @@ const PROGRAM = fileURLToPath(new URL("../../packages/cli/src/main.ts", import.m
 const SAMPLE_MS = 15;
 const LOOK_MS = 50;
 /** Nothing here is about time; this is only so that a failing test ends. */
-const GIVE_UP_MS = 60_000;
+const GIVE_UP_MS = 300_000;
 
-/** Slow on purpose: a busy machine must not look like a dead one. */
-const SLOW_TIMES: LeaseTimes = {
-  trustMs: 4500,
-  waitMs: 6500,
+/** So long that nothing which stands still for half a minute loses its lease, or its turn: where nobody waits one out. */
+const PATIENT_TIMES: LeaseTimes = {
+  trustMs: 30_000,
+  waitMs: 40_000,
+  renewMs: 1_000,
+  callMs: 12_000,
+  guardDelayMs: 5_000,
+  stopMs: 2_000,
+  clockError: 0.001,
+};
+
+/** For tests in which a lease is waited out. Slow on purpose: a busy machine must not look like a dead one. */
+export const SLOW_TIMES: LeaseTimes = {
+  trustMs: 13_500,
+  waitMs: 20_000,
   renewMs: 700,
-  callMs: 1800,
-  guardDelayMs: 1000,
-  stopMs: 900,
+  callMs: 5_400,
+  guardDelayMs: 3_000,
+  stopMs: 2_700,
   clockError: 0.001,
 };
 
@@ -86,11 +98,15 @@ export class DaemonLab {
       prefix: `lockstep/test-${randomUUID()}/`,
       callMs: 10_000,
     };
-    const coordination = await openCoordination(store, systemClock);
+    // A store that is busy choosing a leader is no failure of the test that looks into it.
+    const coordination = patientCoordination(await openCoordination(store, systemClock), {
+      clock: systemClock,
+      patienceMs: GIVE_UP_MS,
+    });
     const lab = new DaemonLab(etcd, store, coordination, options);
     const cluster: ClusterDefinition = {
       name: "test",
-      lease: options.times ?? SLOW_TIMES,
+      lease: options.times ?? PATIENT_TIMES,
       votes: (etcd?.members ?? [{ name: "database" }]).map(({ name }) => ({ name, onNode: null })),
       quarantine: DEFAULT_QUARANTINE,
       configPolicy: "block",
@@ -234,9 +250,17 @@ export class DaemonLab {
 
   /** The nodes on which the service of a virtual server runs, by its environment. */
   serving(name: string): string[] {
-    const found = new Set<string>();
-    for (const node of this.nodes) if (findServed(`${this.#run}.${name}`, node).length > 0) found.add(node);
-    return [...found];
+    return [...this.#served(name).keys()];
+  }
+
+  /** By node the processes of a virtual server's service: it knows both by its environment. */
+  #served(name: string): Map<string, number[]> {
+    const pids = findMarked(`${this.#run}.${name}`);
+    const served = this.nodes.map((node): [string, number[]] => [
+      node,
+      pids.filter((pid) => isMarked(pid, node, "LOCKSTEP_NODE")),
+    ]);
+    return new Map(served.filter(([, found]) => found.length > 0));
   }
 
   /** Processes of this test whose environment says so. */
@@ -258,19 +282,20 @@ export class DaemonLab {
     });
   }
 
-  /** Waits until every resource is reported online by the node that serves it. */
+  /** Waits until every resource is reported online by the owner, under its token: a former one may not have reported since. */
   async untilOnline(name: string): Promise<string> {
     return this.until(`${name} online`, async () => {
+      const { record } = await this.coordination.read(name);
+      if (record === null || record.node === null) return null;
       const { found } = await this.documents.list(REPORTS);
-      const owner = [...found.values()].find(({ servers }) => {
-        const resources = Object.values(servers[name]?.resources ?? {});
-        return (
-          servers[name]?.role === "owner" &&
-          resources.every(({ phase }) => phase === "online") &&
-          resources.length > 0
-        );
-      });
-      return owner?.node ?? null;
+      const report = found.get(record.node)?.servers[name];
+      const resources = Object.values(report?.resources ?? {});
+      const isOnline =
+        report?.role === "owner" &&
+        report.token === record.token &&
+        resources.every(({ phase }) => phase === "online") &&
+        resources.length > 0;
+      return isOnline ? record.node : null;
     });
   }
 
@@ -316,23 +341,21 @@ export class DaemonLab {
       }
     await this.coordination.close();
     if (!this.#isShared) await this.#etcd?.stop();
-    rmSync(this.#directory, { recursive: true, force: true });
+    rmSync(this.#directory, { recursive: true, force: true, maxRetries: 3 });
   }
 
   async #sample(): Promise<void> {
     while (this.#isSampling) {
       for (const name of this.#servers) {
-        const serving = this.serving(name);
-        if (serving.length > 1) this.together.push(`${name}: ${serving.join()}`);
+        const served = this.#served(name);
+        if (served.size < 2) continue;
+        // One look is not one moment: the first may have ended before the last began. Whoever still runs ran meanwhile.
+        const left = this.#served(name);
+        const both = [...served].filter(([node, pids]) => pids.some((pid) => left.get(node)?.includes(pid)));
+        if (both.length > 1) this.together.push(`${name}: ${both.map(([node]) => node).join()}`);
       }
       this.samples += 1;
       await systemClock.sleep(SAMPLE_MS);
     }
   }
-}
-
-/** Processes of a virtual server's service on a node: the service knows both by its environment. */
-function findServed(mark: string, node: string): number[] {
-  const onNode = new Set(findMarked(node, "LOCKSTEP_NODE"));
-  return findMarked(mark).filter((pid) => onNode.has(pid));
 }
