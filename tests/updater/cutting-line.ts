@@ -11,6 +11,7 @@ export class CuttingLine {
   rate: number | null = null;
   bytes = 0;
   cuts = 0;
+  #held: PromiseWithResolvers<void> | null = null;
 
   /** Where it leads; another address holds for connections that begin later. */
   hub: string;
@@ -33,6 +34,16 @@ export class CuttingLine {
 
   get url(): string {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  /** Lets nothing pass towards the installation until it is told to again. */
+  hold(): void {
+    this.#held = Promise.withResolvers<void>();
+  }
+
+  release(): void {
+    this.#held?.resolve();
+    this.#held = null;
   }
 
   /** Breaks all that goes over it; what is on its way is lost. */
@@ -66,13 +77,17 @@ export class CuttingLine {
         client.end();
         hub.destroy();
       };
+      const goOn = () => void (this.#held?.promise ?? Promise.resolve()).then(() => hub.resume());
       if (this.rate !== null) {
         hub.pause();
-        setTimeout(() => hub.resume(), (piece.length * 1000) / this.rate);
+        setTimeout(goOn, (piece.length * 1000) / this.rate);
+      } else if (this.#held !== null) {
+        hub.pause();
+        goOn();
       }
       if (!client.write(piece, sent) && !cut) {
         hub.pause();
-        client.once("drain", () => hub.resume());
+        client.once("drain", goOn);
       }
     });
   }

@@ -209,6 +209,11 @@ export class SmallHub {
     return sha256;
   }
 
+  /** How many bytes of a content travel. */
+  travellingBytes(sha256: string): number {
+    return this.#stored(sha256)?.bytes.length ?? 0;
+  }
+
   addManifest(manifest: Manifest): RevisionDocument["manifests"][number] {
     const text = formatManifest(manifest);
     const sha256 = sha256Of(text);
