@@ -7,6 +7,7 @@ export * from "./interrupt.ts";
 export * from "./listen-address.ts";
 export * from "./lock-file.ts";
 export * from "./log.ts";
+export * from "./own-time.ts";
 export * from "./process-identity.ts";
 export * from "./random.ts";
 export * from "./reading-token.ts";

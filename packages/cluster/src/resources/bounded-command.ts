@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { afterOwnTime } from "../own-time.ts";
+import { afterOwnTime } from "@lockstep/platform";
 import { refusalText, startOrRefusal } from "../refused-start.ts";
 
 /**

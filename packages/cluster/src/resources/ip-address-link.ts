@@ -1,7 +1,7 @@
 import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { afterOwnTime } from "../own-time.ts";
+import { afterOwnTime } from "@lockstep/platform";
 import { refusalText, startOrRefusal } from "../refused-start.ts";
 import { BARE_ENVIRONMENT } from "./bounded-command.ts";
 

@@ -1,4 +1,5 @@
 import { pathToFileURL } from "node:url";
+import { afterOwnTime } from "@lockstep/platform";
 import { LockstepError } from "@lockstep/protocol/wire";
 import { isBuiltIn } from "./catalog.ts";
 import type { Component } from "./types.ts";
@@ -58,10 +59,11 @@ export async function loadPlugins(
 }
 
 async function loadPlugin(file: string, loadMs: number): Promise<readonly Component[]> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`it was not loaded within ${loadMs / 1000} s`)), loadMs);
-  });
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  // For the life of this process it stays as it is found now: a moment in which nothing ran must not decide that.
+  const callOff = afterOwnTime(loadMs, () =>
+    reject(new Error(`it was not loaded within ${loadMs / 1000} s`)),
+  );
   try {
     const module = (await Promise.race([import(pathToFileURL(file).href), late])) as Record<string, unknown>;
     const { components } = module;
@@ -69,7 +71,7 @@ async function loadPlugin(file: string, loadMs: number): Promise<readonly Compon
     if (problem !== null) throw new Error(problem);
     return components as readonly Component[];
   } finally {
-    clearTimeout(timer);
+    callOff();
   }
 }
 

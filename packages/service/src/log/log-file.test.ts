@@ -15,6 +15,9 @@ async function temporaryDirectory() {
 
 const silent = () => {};
 
+/** For a close that is to have written everything, however slow the disk is. */
+const WHOLE_MS = 600_000;
+
 function openLog(
   place: LogPlace,
   files: LogFiles = realLogFiles,
@@ -55,13 +58,13 @@ test("rotation keeps every file below its size, all lines in order, and so many 
   const log = openLog({ path, sizeBytesMax: 100, historySize: 1000 });
   const lines = Array.from({ length: 200 }, (_, number) => line(number));
   for (const each of lines) log.append(`${each}\n`);
-  await log.close();
+  await log.close(WHOLE_MS);
   assert.deepEqual(await allLines(path), lines);
   for (const name of await readdir(directory.path))
     assert.ok((await readFile(join(directory.path, name))).length <= 100, name);
   const short = openLog({ path, sizeBytesMax: 100, historySize: 2 });
   for (const each of lines.slice(0, 30)) short.append(`${each}\n`);
-  await short.close();
+  await short.close(WHOLE_MS);
   assert.deepEqual((await readdir(directory.path)).sort(), ["log", "log.1", "log.2"]);
   assert.deepEqual((await allLines(path)).at(-1), line(29));
 });
@@ -71,7 +74,7 @@ test("a history of nothing leaves the log alone", async () => {
   const path = join(directory.path, "log");
   const log = openLog({ path, sizeBytesMax: 30, historySize: 0 });
   for (let number = 0; number < 10; number++) log.append(`${line(number)}\n`);
-  await log.close();
+  await log.close(WHOLE_MS);
   assert.deepEqual(await readdir(directory.path), ["log"]);
   assert.deepEqual(await allLines(path), [line(9)]);
 });
@@ -126,7 +129,7 @@ test("a crash before or after any step of a rotation loses no line that was writ
       const before = (await readdir(directory.path)).length === 0 ? [] : await allLines(path);
       const second = openLog({ path, sizeBytesMax: 22, historySize: 20 });
       for (let number = 100; number < 105; number++) second.append(`${line(number)}\n`);
-      await second.close();
+      await second.close(WHOLE_MS);
       const after = await allLines(path);
       // What had reached the disk is there once, in order, and so is what came later.
       assert.deepEqual(
@@ -148,7 +151,7 @@ test("two writers of one log do not write over each other's backups", async () =
   const logs = [openLog(place), openLog(place)];
   for (let number = 0; number < 100; number++)
     for (const [index, log] of logs.entries()) log.append(`${index} ${line(number)}\n`);
-  await Promise.all(logs.map((log) => log.close()));
+  await Promise.all(logs.map((log) => log.close(WHOLE_MS)));
   const all = await allLines(path);
   for (const index of [0, 1])
     assert.deepEqual(
@@ -175,7 +178,7 @@ test("a missing directory is told once, lines wait, and they are written when it
   assert.match(told[0] ?? "", /later\/log cannot be written: ENOENT/);
   await mkdir(join(directory.path, "later"));
   await well.promise;
-  await log.close();
+  await log.close(WHOLE_MS);
   assert.deepEqual(await allLines(path), [line(0), line(1), line(2)]);
   assert.deepEqual(told.slice(1), ["well"]);
 });
@@ -213,7 +216,7 @@ test("a full disk in the middle of a line, then EIO: the line is finished where 
   log.append(`${line(0)}\n`);
   log.append(`${line(1)}\n`);
   await well.promise;
-  await log.close();
+  await log.close(WHOLE_MS);
   assert.deepEqual(await allLines(path), [line(0), line(1)]);
   assert.equal(told.length, 2);
   assert.match(told[0] ?? "", /ENOSPC/);
@@ -230,7 +233,7 @@ test("a log that somebody moves away or deletes goes on under its name", async (
   await log.flush();
   await rm(path);
   log.append("three\n");
-  await log.close();
+  await log.close(WHOLE_MS);
   assert.deepEqual(await allLines(path), ["one", "three"]);
 });
 
@@ -240,7 +243,7 @@ test("a line torn by a crash of the machine is ended before the next begins", as
   await writeFile(path, "whole\ntor");
   const log = openLog({ path, sizeBytesMax: 1000, historySize: 2 });
   log.append("next\n");
-  await log.close();
+  await log.close(WHOLE_MS);
   assert.deepEqual(await allLines(path), ["whole", "tor", "next"]);
 });
 
@@ -257,9 +260,37 @@ test("a log that cannot be rotated grows, and says so", async () => {
   );
   const lines = Array.from({ length: 10 }, (_, number) => line(number));
   for (const each of lines) log.append(`${each}\n`);
-  await log.close();
+  await log.close(WHOLE_MS);
   assert.deepEqual(await allLines(path), lines);
   assert.match(told.join(), /cannot be rotated, and grows: EACCES/);
+});
+
+test("a process that stood still while it closed its log hears what was written before it gives up", async () => {
+  const written: string[] = [];
+  const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+  const handle: LogHandle = {
+    ...{ identity: "1", sizeBytes: 0, torn: false },
+    write: async (bytes) => {
+      await turn();
+      written.push(Buffer.from(bytes).toString());
+      return bytes.length;
+    },
+    writeNow: () => {},
+    links: async () => 1,
+    copyTo: async () => {},
+    close: async () => {},
+  };
+  const log = new LogFile({
+    files: { ...realLogFiles, open: async () => handle },
+    // Each time that it looks, whatever it waits for is over.
+    clock: { ...systemClock, sleep: turn },
+    place: { path: "/log", sizeBytesMax: 1000, historySize: 1 },
+    onProblem: silent,
+  });
+  await turn();
+  log.append("one\n");
+  assert.equal(await log.close(), true);
+  assert.deepEqual(written, ["one\n"]);
 });
 
 test("a history that became shorter gives up its oldest files", async () => {

@@ -47,6 +47,8 @@ const RETRY_MS_MAX = 30_000;
 /** A log that cannot be rotated is still better than none: it grows, and the rotation is tried again after this. */
 const ROTATE_AGAIN_MS = 60_000;
 const CLOSE_MS = 2000;
+/** In so many parts: while the whole process stands still one of them passes, and then what was written is heard of. */
+const CLOSE_PARTS = 4;
 /** Another process that writes the same log may rotate it at the same moment; so often in a row it is something else. */
 const MEETINGS_MAX = 20;
 
@@ -122,13 +124,17 @@ export class LogFile {
    * that happen in time: nobody's end may wait for it.
    */
   async close(waitMs = CLOSE_MS): Promise<boolean> {
-    const { clock } = this.#options;
     const inTime = new AbortController();
-    const late = clock.sleep(waitMs, inTime.signal).then(() => false);
+    const late = this.#wait(waitMs, inTime.signal).then(() => false);
     const isClosed = await Promise.race([this.#finish().then(() => true), late]);
     inTime.abort();
     this.#closed = true;
     return isClosed;
+  }
+
+  async #wait(waitMs: number, signal: AbortSignal): Promise<void> {
+    for (let part = 0; part < CLOSE_PARTS && !signal.aborted; part++)
+      await this.#options.clock.sleep(waitMs / CLOSE_PARTS, signal);
   }
 
   async #finish(): Promise<void> {

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { afterOwnTime } from "@lockstep/platform";
 import type { StepResult } from "@lockstep/protocol/wire";
 import { killMarked, SERVICE_VARIABLE, WORKER_VARIABLE } from "./marked-processes.ts";
 import { readMessage, type ToWorker } from "./messages.ts";
@@ -137,10 +138,10 @@ export class Worker {
     this.uses += 1;
     this.step = message.step.id;
     return new Promise((resolve) => {
-      let late: NodeJS.Timeout | undefined;
+      let callOff = () => {};
       const finish = (end: WorkerEnd) => {
         this.#child.off("message", onMessage).off("exit", onExit).off("close", onClose).off("error", onError);
-        clearTimeout(late);
+        callOff();
         this.step = null;
         resolve(end);
       };
@@ -154,7 +155,7 @@ export class Worker {
       // What it said before it died may come after the news that it has died, and counts: its step would be done once more.
       const onExit = (status: number | null, signal: NodeJS.Signals | null) => {
         this.#sweep();
-        late = setTimeout(() => onClose(status, signal), LAST_WORDS_MS);
+        callOff = afterOwnTime(LAST_WORDS_MS, () => onClose(status, signal));
       };
       const onClose = (status: number | null, signal: NodeJS.Signals | null) => {
         this.#sweep();
