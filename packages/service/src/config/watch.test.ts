@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -38,7 +38,9 @@ async function watchText(initial: string) {
     watch,
     write: async (changed: string) => {
       const next = wake.promise;
-      await writeFile(file, changed);
+      // At once: looked at every few milliseconds, a file that is only begun would be read as it is.
+      await writeFile(`${file}.new`, changed);
+      await rename(`${file}.new`, file);
       await next;
       return heard.at(-1);
     },

@@ -42,7 +42,6 @@ function dispatch(
   },
 ): { readonly dispatcher: Dispatcher; readonly pool: WorkerPool; readonly said: Promise<Said> } {
   const directory = mkdtempSync(join(tmpdir(), "lockstep-dispatcher-"));
-  t.after(() => rmSync(directory, { recursive: true, force: true }));
   const log = createLogWriter({
     config: {
       outputFile: join(directory, "log"),
@@ -68,6 +67,7 @@ function dispatch(
   t.after(async () => {
     await pool.close();
     await log.close();
+    rmSync(directory, { recursive: true, force: true });
   });
   const { run } = { run: options.task ?? (async () => ({ kind: "success" }) as const) };
   const plugins: Component[] = [
@@ -138,7 +138,10 @@ test("one that the end of the service finds at work, and that ignores it, did no
 
 test("a task that stops at its time limit ends, and nothing else with it", async (t) => {
   const task = ({ signal }: TaskContext) =>
-    new Promise<never>((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    new Promise<never>((_, reject) => {
+      signal.throwIfAborted();
+      signal.addEventListener("abort", () => reject(signal.reason));
+    });
   const end = await dispatch(t, { ...STEP, timeLimitMs: 20 }, { task }).said;
   assert.deepEqual([end.kind, end.result?.outcome], ["end", "error"]);
   assert.match(end.result?.message ?? "", /^JOB_TIME_LIMIT/);
