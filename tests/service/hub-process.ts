@@ -7,6 +7,11 @@ import { connectionString } from "../hub/support/test-hub.ts";
 import type { TestDatabase } from "../support/postgres.ts";
 import { temporaryDirectory } from "./service-world.ts";
 
+/** An address of this process alone: whoever else asks for any free port of 127.0.0.1 takes none of ours between two runs. */
+const HOST =
+  process.platform === "linux"
+    ? `127.${64 + ((process.pid >> 16) & 63)}.${(process.pid >> 8) & 255}.${process.pid & 255}`
+    : "127.0.0.1";
 const PROGRAM = join(import.meta.dirname, "../hub/support/hub-process.ts");
 
 export class HubProcess {
@@ -21,8 +26,10 @@ export class HubProcess {
   }
 
   static async start(t: TestContext, database: TestDatabase): Promise<HubProcess> {
-    const hub = new HubProcess(temporaryDirectory(t), database);
-    t.after(() => hub.kill());
+    let hub: HubProcess | null = null;
+    // Before its directory is taken away.
+    t.after(() => hub?.kill());
+    hub = new HubProcess(temporaryDirectory(t), database);
     await hub.restart();
     return hub;
   }
@@ -36,7 +43,7 @@ export class HubProcess {
       dataDirectory: this.directory,
       database: connectionString(this.#database.address),
       // The first time any free port; then the same one, because services know it.
-      listen: this.url === "" ? "127.0.0.1:0" : new URL(this.url).host,
+      listen: this.url === "" ? `${HOST}:0` : new URL(this.url).host,
     };
     const child = spawn(process.execPath, [PROGRAM, JSON.stringify(options)], {
       stdio: ["ignore", "pipe", "inherit"],

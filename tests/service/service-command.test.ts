@@ -3,6 +3,7 @@ import { appendFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { ended, lockstep, start, temporaryDirectory } from "../cli/lockstep.ts";
+import { until } from "./service-world.ts";
 
 /** Nothing listens at port 1, so the hub is out of reach, which a service has to bear. */
 const CONFIG = `[JobProvider]
@@ -126,6 +127,9 @@ test("a service runs, tells its status and its log, and drains on SIGTERM, with 
   assert.equal(state.queues[0].queue, "\\\\FRONTDESK");
   const text = await lockstep(["service", "status"], { cwd });
   assert.match(text.stdout, /^state {14}(starting|running)/);
+  const file = join(cwd, "JobService.log");
+  // A record is written a moment after it was made.
+  await until(async () => (await readFile(file, "utf8").catch(() => "")).includes("the status page is open"));
   const log = await lockstep(["service", "log", "--match", "STATUS page"], { cwd });
   assert.match(log.stdout, /Info {5}the status page is open/);
 
@@ -142,12 +146,22 @@ test("a service runs, tells its status and its log, and drains on SIGTERM, with 
 
   const follower = start(["service", "log", "--follow", "--last", "0", "--json"], { cwd });
   t.after(() => follower.kill("SIGKILL"));
-  const heard = new Promise<string>((resolve) => follower.stdout?.setEncoding("utf8").on("data", resolve));
-  const file = join(cwd, "JobService.log");
+  // The service writes there as well, of the changes to its configuration.
+  const heard = new Promise<string>((resolve) => {
+    let all = "";
+    follower.stdout?.setEncoding("utf8").on("data", (text: string) => {
+      all += text;
+      const line = all
+        .split("\n")
+        .slice(0, -1)
+        .find((each) => each.includes("by hand"));
+      if (line !== undefined) resolve(line);
+    });
+  });
   // It reads the file, whoever writes it; and it may not have opened it yet.
   const writing = setInterval(() => void appendFile(file, "2026-01-01T00:00:00.000Z Serious by hand\n"), 100);
   try {
-    assert.deepEqual(JSON.parse((await heard).split("\n")[0] ?? ""), {
+    assert.deepEqual(JSON.parse(await heard), {
       time: "2026-01-01T00:00:00.000Z",
       severity: "Serious",
       text: "by hand",

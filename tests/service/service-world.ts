@@ -206,6 +206,8 @@ export function beginService(
       killQuietly(child.pid ?? 0);
       for (const pid of family) killQuietly(pid);
       await ended;
+      // After a power cut nobody is left that still dies, and holds a lock meanwhile.
+      await until(() => !family.some(isAlive));
     },
     engine: () => childrenOf(child.pid ?? 0).find((pid) => commandOf(pid).includes(" engine ")) ?? null,
     workers: () => familyOf(child.pid ?? 0).filter((pid) => commandOf(pid).endsWith(" worker")),
