@@ -13,7 +13,7 @@ const NOW = 1_000_000;
 const HASHES = { old: "a".repeat(64), new: "b".repeat(64) };
 
 /** The cluster as everybody sees it; who looks is added. */
-type Shared = Omit<ClusterSituation, "node" | "instance" | "commitments" | "failedHere">;
+type Shared = Omit<ClusterSituation, "node" | "instance" | "taking" | "commitments" | "failedHere">;
 
 const cluster = (() => {
   const parsed = CLUSTER_DEFINITION.parse(
@@ -80,6 +80,7 @@ function shared(more: Partial<Shared> = {}): Shared {
 const as = (node: string, situation: Shared, more: Partial<ClusterSituation> = {}): ClusterSituation => ({
   node,
   instance: `${node}#1`,
+  taking: new Set(),
   commitments: new Map(),
   failedHere: new Set(),
   ...situation,
@@ -496,4 +497,26 @@ test("a guard that gives the lease back for its dead daemon leaves nobody waitin
   const byDaemon = { ...lost, leases: new Map([["APP", owned(null, serving.instance)]]) };
   assert.deepEqual(decide("alpha", byDaemon).wish, first);
   assert.notDeepEqual(decide("beta", byDaemon).wish, first);
+});
+
+test("what falls one after the other is spread as well: what is being taken is load before anybody sees it", () => {
+  const [beta, gamma] = [report("beta"), report("gamma")];
+  const fallen = shared({
+    up: new Set(["beta", "gamma"]),
+    members: new Map(["beta", "gamma"].map((node) => [node, member(node)])),
+    reports: new Map([
+      ["beta", beta],
+      ["gamma", gamma],
+    ]),
+    servers: byName([server("ONE"), server("TWO")]),
+    leases: new Map([
+      ["ONE", owned(null)],
+      ["TWO", owned(null)],
+    ]),
+  });
+  const first = (name: string, taking: readonly string[]) =>
+    decide("beta", fallen, { taking: new Set(taking) }, name).succession.candidates[0]?.node;
+  assert.deepEqual([first("ONE", []), first("TWO", [])], ["beta", "gamma"]);
+  assert.deepEqual([first("ONE", ["TWO"]), first("TWO", ["TWO"])], ["gamma", "gamma"]);
+  assert.equal(decide("beta", fallen, { taking: new Set(["TWO"]) }, "ONE").isOwnedHere, false);
 });

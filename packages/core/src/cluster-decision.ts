@@ -41,6 +41,8 @@ export interface ClusterSituation {
   readonly failovers: ReadonlyMap<string, FailoverRecord>;
   /** What stands in the store, null: no record yet. Not in the map: we have not seen it. */
   readonly leases: ReadonlyMap<string, LeaseRecord | null>;
+  /** Free virtual servers that we have gone for: they count as ours for the others, though nobody has seen it yet. */
+  readonly taking: ReadonlySet<string>;
   /** What our daemon has claimed and is doing. */
   readonly commitments: ReadonlyMap<string, Commitment>;
   /** Virtual servers that failed here a moment ago and should try elsewhere first. */

@@ -35,7 +35,7 @@ export function succession(situation: ClusterSituation, definition: VirtualServe
   const { name } = definition;
   const owner = ownerOf(situation, name);
   const living = livingOwner(situation, name);
-  const views = viewServers(situation);
+  const views = viewServers(situation, name);
   const view = views.get(name) ?? viewOf(definition, living);
   // As if the living owner were lost now; who has no living owner is free together with all others that have none.
   const lost = living;
@@ -109,13 +109,19 @@ function hasJustLost(
   return report?.instance === record.instance && report.servers[server]?.role === "owner";
 }
 
-/** All virtual servers as placement sees them, in the order of their names; owned by living owners alone. */
-function viewServers(situation: ClusterSituation): Map<string, ServerView> {
+/**
+ * All virtual servers as placement sees them, in the order of their names; owned by living owners alone. What became free
+ * a moment before this one, and we are taking, is load already: else who falls gives both to the same node.
+ */
+function viewServers(situation: ClusterSituation, name: string): Map<string, ServerView> {
+  const { taking, node } = situation;
+  const ownerNow = (each: string) =>
+    livingOwner(situation, each) ?? (each !== name && taking.has(each) ? node : null);
   const names = [...situation.servers.keys()].sort();
   return new Map(
-    names.flatMap((name) => {
-      const definition = situation.servers.get(name);
-      return definition === undefined ? [] : [[name, viewOf(definition, livingOwner(situation, name))]];
+    names.flatMap((each) => {
+      const definition = situation.servers.get(each);
+      return definition === undefined ? [] : [[each, viewOf(definition, ownerNow(each))]];
     }),
   );
 }

@@ -37,7 +37,13 @@ export const situationOf = (snapshot: ClusterSnapshot): ClusterSituation => ({
   ...{ cluster: snapshot.cluster, reports: snapshot.reports, up: snapshot.up, orders: snapshot.orders },
   members: new Map(snapshot.members.map((member) => [member.node, member])),
   servers: new Map(snapshot.servers.map((server) => [server.name, server])),
-  ...{ leases: snapshot.leases, failovers: new Map(), commitments: new Map(), failedHere: new Set() },
+  ...{
+    leases: snapshot.leases,
+    failovers: new Map(),
+    taking: new Set(),
+    commitments: new Map(),
+    failedHere: new Set(),
+  },
 });
 
 /** The nodes as placement sees them for one virtual server. */

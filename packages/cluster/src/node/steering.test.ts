@@ -39,11 +39,14 @@ function open(nodes: readonly string[] = NODES) {
     /** What happens instead of a write. */
     write: (commit: () => number | null): number | null => commit(),
     wishes: [] as LeaseWish[],
+    wishOf: new Map<string, LeaseWish>(),
     stays: [] as (number | null)[],
     retries: 0,
     notes: [] as string[],
     orders: new Map<string, ClusterOrder>(),
     lease: { node: "alpha", instance: INSTANCE, token: 1, write: 1, next: null } as LeaseRecord,
+    /** Virtual servers beside APP. */
+    others: new Map<string, LeaseRecord>(),
   };
   const documents = new ClusterDocuments({
     read: async (key) => store.read(key),
@@ -71,7 +74,9 @@ function open(nodes: readonly string[] = NODES) {
         { node, address: `${node}:1`, isPaused: false, exits: [], quarantinedUntil: null },
       ]),
     ),
-    servers: new Map([["APP", serverNamed("APP")]]),
+    get servers() {
+      return new Map(["APP", ...state.others.keys()].map((name) => [name, serverNamed(name)]));
+    },
     orders: state.orders,
     get failovers() {
       return parse(FAILOVERS.kind, "failover/APP");
@@ -80,8 +85,11 @@ function open(nodes: readonly string[] = NODES) {
       return parse<ReadinessQuestion>(READINESS.kind, "ready/APP");
     },
     isReady: true,
-    leases: () => new Map([["APP", state.lease]]),
-    lease: () => ({ present: { record: state.lease, revision: 1, seenAt: 0 }, former: null }),
+    leases: () => new Map([["APP", state.lease], ...state.others]),
+    lease: (name: string) => ({
+      present: { record: state.others.get(name) ?? state.lease, revision: 1, seenAt: 0 },
+      former: null,
+    }),
     refresh: () => steering.request(),
   };
   const steering: Steering = new Steering({
@@ -96,7 +104,10 @@ function open(nodes: readonly string[] = NODES) {
       keepOnly: () => {},
       isKnown: () => true,
       prepare: async () => null,
-      wish: (_name, wish) => void state.wishes.push(wish),
+      wish: (name, wish) => {
+        state.wishes.push(wish);
+        state.wishOf.set(name, wish);
+      },
       stay: (_name, askAgainMs) => void state.stays.push(askAgainMs),
       retry: () => {
         state.retries += 1;
@@ -283,4 +294,20 @@ test("an order that another daemon claimed meanwhile is left to it", async () =>
   await quiet();
   assert.ok(!leaves(state));
   assert.equal((await documents.read(at(FAILOVERS, "APP")))?.claimedBy, "beta#1");
+});
+
+test("of two that become free one after the other a node goes for one, although it does not see it as its own yet", async () => {
+  const { steering, state } = open(["alpha", "beta"]);
+  const free: LeaseRecord = { node: null, instance: "gamma#1", token: 4, write: 0, next: null };
+  state.lease = { ...free, node: "beta", instance: "beta#1" };
+  state.others.set("TWO", free);
+  steering.request();
+  await quiet();
+  assert.deepEqual(state.wishOf.get("TWO"), { kind: "take", delayMs: 0, force: false });
+  state.lease = free;
+  steering.request();
+  await quiet();
+  assert.deepEqual(state.wishOf.get("APP"), {
+    ...{ kind: "take", delayMs: DEFAULT_LEASE_TIMES.callMs, force: false },
+  });
 });

@@ -88,6 +88,8 @@ export class Steering {
   readonly #notReady = new Map<string, number>();
   /** By virtual server: the term that nobody could take over, and after what pause it is asked about next. */
   readonly #askAgain = new Map<string, { readonly token: number; readonly pauseMs: number }>();
+  /** Free virtual servers that were to be taken at once, and the revision at which they were seen to be free. */
+  readonly #taking = new Map<string, number>();
   /** Orders of which it is not known whether our claim was written. */
   readonly #unsure = new Map<string, number>();
   #isPlanned = false;
@@ -144,6 +146,9 @@ export class Steering {
       up: heartbeat.up(),
       reports: heartbeat.reports(),
       leases: mirror.leases(),
+      taking: new Set(
+        [...this.#taking].filter(([name, at]) => at === this.#revisionOf(name)).map(([name]) => name),
+      ),
       commitments: this.#commitments,
       failedHere: new Set(this.#failedHere.keys()),
     });
@@ -175,6 +180,9 @@ export class Steering {
       isOurs: record?.node === node,
     });
     servers.wish(name, decision.wish);
+    const isGoneFor = decision.wish.kind === "take" && decision.wish.delayMs === 0;
+    if (isGoneFor && record?.node == null) this.#taking.set(name, this.#revisionOf(name));
+    else this.#taking.delete(name);
     if (decision.isCommitmentDone && this.#commitments.delete(name)) this.#committed(name);
     if (decision.claim !== null) void this.#claim(name, decision.claim);
     else if (decision.failback !== null) void this.#failBack(name, decision.failback);
@@ -418,6 +426,10 @@ export class Steering {
         detail,
       );
     }
+  }
+
+  #revisionOf(name: string): number {
+    return this.#options.mirror.lease(name).present?.revision ?? 0;
   }
 
   #about(server: string): Pick<HistoryNews, "server" | "token"> {
