@@ -1,15 +1,18 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { suite, test } from "node:test";
 import { openEtcd } from "@lockstep/cluster";
 import type { LeaseRecord } from "@lockstep/core";
 import { systemClock } from "@lockstep/platform";
 import { isLockstepError } from "@lockstep/protocol/wire";
-import { findEtcd, startEtcd } from "./etcd-cluster.ts";
+import { findEtcd, freePorts, startEtcd } from "./etcd-cluster.ts";
 
 const program = findEtcd();
 const CALL_MS = 1500;
+/** Where nothing is about time. */
+const LONG_MS = 120_000;
 const isUnreachable = (error: unknown) => isLockstepError(error) && error.code === "COORDINATION_UNREACHABLE";
 
 const record = (write: number): LeaseRecord => ({ node: "a", instance: "a#1", token: 1, write, next: null });
@@ -33,7 +36,7 @@ suite("etcd when members fail", { skip: program === null && "etcd is not on this
     const [local, second, third] = etcd.members;
     const store = openEtcd({ endpoints: etcd.endpoints, callMs: CALL_MS, clock: systemClock });
     t.after(() => store.close());
-    const taken = await store.swap("vs", { expected: 0, record: record(1), takes: true });
+    const taken = await untilItWorks(() => store.swap("vs", { expected: 0, record: record(1), takes: true }));
     assert.ok(taken.swapped);
 
     const ending = new AbortController();
@@ -97,9 +100,8 @@ test("something else than etcd is told apart from an etcd that is away", async (
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   t.after(() => server.close());
-  const address = server.address();
-  const port = typeof address === "object" && address !== null ? address.port : 0;
-  const store = openEtcd({ endpoints: [`http://127.0.0.1:${port}`], callMs: 5000, clock: systemClock });
+  const { port } = server.address() as AddressInfo;
+  const store = openEtcd({ endpoints: [`http://127.0.0.1:${port}`], callMs: LONG_MS, clock: systemClock });
   await assert.rejects(
     () => store.read("vs"),
     (error: unknown) => isLockstepError(error) && error.code === "COORDINATION_ANSWER_INVALID",
@@ -115,18 +117,10 @@ test("a member that refuses connections is passed over within the same call", as
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   t.after(() => server.close());
-  const refusing = createServer();
-  refusing.listen(0, "127.0.0.1");
-  await once(refusing, "listening");
-  const portOf = (each: typeof server) => {
-    const address = each.address();
-    return typeof address === "object" && address !== null ? address.port : 0;
-  };
-  const closed = portOf(refusing);
-  refusing.close();
-  await once(refusing, "close");
-  const endpoints = [`http://127.0.0.1:${closed}`, `http://127.0.0.1:${portOf(server)}`];
-  const store = openEtcd({ endpoints, callMs: 5000, clock: systemClock });
+  const [closed] = await freePorts(1);
+  const { port } = server.address() as AddressInfo;
+  const endpoints = [`http://127.0.0.1:${closed}`, `http://127.0.0.1:${port}`];
+  const store = openEtcd({ endpoints, callMs: LONG_MS, clock: systemClock });
   assert.deepEqual(await store.read("vs"), { record: null, revision: 0 });
   assert.deepEqual(asked, ["/v3/kv/range"]);
 });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -13,6 +13,7 @@ import {
   type ResourceType,
 } from "@lockstep/core";
 import { examineServer } from "../../packages/cluster/src/examination/services.ts";
+import { freePorts } from "./etcd-cluster.ts";
 import { defineResource, defineServer } from "./server-definition.ts";
 
 async function look(type: ResourceType, settings: Record<string, ResourceSetting>, needs: string[][] = []) {
@@ -32,17 +33,12 @@ async function directory(t: TestContext): Promise<string> {
 
 /** A port that takes connections until the test ends, and one that takes none. */
 async function ports(t: TestContext): Promise<{ readonly open: number; readonly closed: number }> {
-  const servers = [createServer((socket) => socket.destroy()), createServer()];
-  const found: number[] = [];
-  for (const server of servers) {
-    server.listen(0, "127.0.0.1");
-    await once(server, "listening");
-    const address = server.address();
-    found.push(typeof address === "object" && address !== null ? address.port : 0);
-  }
-  servers[1]?.close();
-  t.after(() => servers[0]?.close());
-  return { open: found[0] ?? 0, closed: found[1] ?? 0 };
+  const server = createServer((socket) => socket.destroy());
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => server.close());
+  const [closed = 0] = await freePorts(1);
+  return { open: (server.address() as AddressInfo).port, closed };
 }
 
 test("whether a volume of another machine can be reached from here", async (t) => {

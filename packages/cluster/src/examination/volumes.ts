@@ -132,7 +132,8 @@ function reach(host: string, port: number): Promise<string | null> {
       resolve(problem);
     };
     socket.once("connect", () => end(null));
-    socket.once("timeout", () => end(`no answer at port ${port} within ${REACH_MS} ms`));
+    // Who stood still itself looks first whether it was answered meanwhile.
+    socket.once("timeout", () => setImmediate(() => end(`no answer at port ${port} within ${REACH_MS} ms`)));
     socket.once("error", (error) => end(error.message));
   });
 }

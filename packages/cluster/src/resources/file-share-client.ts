@@ -14,8 +14,9 @@ export function findListenProblem(address: string, port: number, limitMs: number
       socket.destroy();
       resolve(problem);
     };
+    // Who stood still itself looks first whether it was answered meanwhile.
     const limit = setTimeout(
-      () => end(`${address} port ${port} did not answer within ${limitMs} ms`),
+      () => setImmediate(() => end(`${address} port ${port} did not answer within ${limitMs} ms`)),
       limitMs,
     );
     socket.once("connect", () => end(null));
