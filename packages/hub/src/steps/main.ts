@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { constants, setPriority } from "node:os";
 import { createInterface } from "node:readline";
 import type { FileEntry, Sha256 } from "@lockstep/core";
@@ -58,6 +58,10 @@ function make(contents: Readonly<Record<Sha256, ContentFile>>, target: string): 
   if (process.ppid !== hub) process.exit(1);
   if (made !== null) output.finish(made.head);
   output.close();
+  if (process.ppid !== hub) {
+    rmSync(target, { force: true });
+    process.exit(1);
+  }
   say({ kind: "made", bytes: made?.bytes ?? null, results: made?.results ?? 0 });
   process.stdin.destroy();
 }
