@@ -4,7 +4,7 @@ import { DEFAULT_VIRTUAL_SERVER } from "@lockstep/core";
 import { silentLogger, systemClock } from "@lockstep/platform";
 import { SimDocumentStore } from "@lockstep/testing";
 import type { Coordination } from "../coordination/coordination.ts";
-import { CLUSTER, FAILOVERS, MEMBERS, ORDERS, SERVERS } from "../documents/addresses.ts";
+import { CLUSTER, FAILOVERS, MEMBERS, ORDERS, READINESS, SERVERS } from "../documents/addresses.ts";
 import { ClusterMirror } from "./cluster-mirror.ts";
 
 /** A mirror of documents in memory; each `until` waits for what the next looks show. */
@@ -100,5 +100,19 @@ test("whoever knows of an order knows of everything that was written before it",
     assert.equal(mirror.members.get("alpha")?.isPaused, number === 2);
     assert.equal(mirror.servers.get("APP")?.weight, number);
     assert.equal(mirror.failovers.get("APP")?.lastOrder, number - 1);
+  }
+});
+
+test("whoever is asked whether it is ready knows of everything that was written before", async (t) => {
+  const { mirror, put, until, unwatched } = await open(t);
+  const member = { node: "alpha", address: "127.0.0.1:1", isPaused: true, exits: [], quarantinedUntil: null };
+  put("member/alpha", MEMBERS.kind.format(member));
+  await until(() => mirror.isReady && mirror.members.has("alpha"));
+  unwatched.add("member/");
+  for (const number of [1, 2]) {
+    put("member/alpha", MEMBERS.kind.format({ ...member, isPaused: number === 2 }));
+    put("ready/APP", READINESS.kind.format({ number, from: "beta", to: "alpha", answer: null }));
+    await until(() => mirror.readiness.get("APP")?.number === number);
+    assert.equal(mirror.members.get("alpha")?.isPaused, number === 2);
   }
 });

@@ -83,9 +83,10 @@ export class ClusterMirror {
     const lookAtFailovers = this.#followFolder(FAILOVERS, (found) => {
       this.#failovers = found;
     });
-    // Whatever was changed before somebody ordered something is known when it is judged whether that can be done.
-    const lookAround = async (found: ReadonlyMap<string, ClusterOrder>) => {
-      if ([...found].every(([name, { number }]) => this.#orders.get(name)?.number === number)) return;
+    // Whatever was changed before somebody ordered or asked something is known when it is judged whether that can be done.
+    type Numbered = ReadonlyMap<string, { readonly number: number }>;
+    const lookAround = async (known: Numbered, found: Numbered) => {
+      if ([...found].every(([name, { number }]) => known.get(name)?.number === number)) return;
       await Promise.all([lookAtCluster(), lookAtMembers(), lookAtServers(), lookAtFailovers()]);
     };
     this.#followFolder(
@@ -93,11 +94,15 @@ export class ClusterMirror {
       (found) => {
         this.#orders = found;
       },
-      lookAround,
+      (found) => lookAround(this.#orders, found),
     );
-    this.#followFolder(READINESS, (found) => {
-      this.#readiness = found;
-    });
+    this.#followFolder(
+      READINESS,
+      (found) => {
+        this.#readiness = found;
+      },
+      (found) => lookAround(this.#readiness, found),
+    );
   }
 
   /** Begins to look. */
