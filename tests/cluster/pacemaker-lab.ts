@@ -7,7 +7,7 @@ import type { LabHost, RunAnswer } from "../support/lab-host.ts";
 const NODE = fileURLToPath(new URL("pacemaker-node.sh", import.meta.url));
 const AGENT = fileURLToPath(new URL("../../packages/cluster/ocf/lockstep-service", import.meta.url));
 const MAIN = fileURLToPath(new URL("../../packages/cli/src/main.ts", import.meta.url));
-const PATIENCE_MS = 120_000;
+const PATIENCE_MS = 600_000;
 const LOOK_MS = 200;
 
 /**
@@ -128,7 +128,7 @@ function corosyncConf(hosts: readonly LabHost[]): string {
  version: 2
  cluster_name: lab
  transport: udpu
- token: 3000
+ token: 10000
  crypto_cipher: none
  crypto_hash: none
 }
@@ -139,14 +139,17 @@ logging {
 quorum {
  provider: corosync_votequorum
  two_node: 1
- wait_for_all: 0
+ wait_for_all: 1
 }
 nodelist {
 ${nodes.join("")}}
 `;
 }
 
-/** What docs/operating/pacemaker.md says in commands. No fencing: nothing here has a power switch. */
+/**
+ * What docs/operating/pacemaker.md says in commands. No fencing: nothing here has a power switch. So that no node begins
+ * before it has seen the other, or takes one that stands still for seconds for dead, there is a quorum, and a slow token.
+ */
 function cib(config: string, program: string): string {
   const set = (id: string, values: Readonly<Record<string, string>>) =>
     Object.entries(values)
@@ -156,7 +159,6 @@ function cib(config: string, program: string): string {
 <configuration><crm_config><cluster_property_set id="options">${set("options", {
     "stonith-enabled": "false",
     "dc-deadtime": "2s",
-    "no-quorum-policy": "ignore",
   })}</cluster_property_set></crm_config><nodes/><resources>
 <primitive id="JOBS" class="ocf" provider="lockstep" type="lockstep-service">
 <instance_attributes id="JOBS-values">${set("JOBS", { config, queue: "JOBS", command: program })}</instance_attributes>

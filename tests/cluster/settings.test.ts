@@ -8,11 +8,11 @@ import { type Coordination, openEtcd, openPostgres, ServerSettings } from "@lock
 import { DEFAULT_VIRTUAL_SERVER, type VirtualServerDefinition } from "@lockstep/core";
 import { realDisk, systemClock } from "@lockstep/platform";
 import { usePostgres } from "../support/postgres.ts";
-import { type EtcdCluster, findEtcd, startEtcd } from "./etcd-cluster.ts";
+import { CALM_ELECTION, type EtcdCluster, findEtcd, startEtcd } from "./etcd-cluster.ts";
 
 // Far above what is needed: nothing here is about time.
-const CALL_MS = 20_000;
-const PATIENCE_MS = 30_000;
+const CALL_MS = 120_000;
+const PATIENCE_MS = 120_000;
 const MiB = 1024 * 1024;
 
 type Open = (t: TestContext) => Promise<Coordination>;
@@ -24,15 +24,13 @@ interface Story {
 
 /** Two nodes with directories of their own and one virtual server between them. */
 class Pair {
-  readonly #t: TestContext;
   readonly #directory: string;
   readonly store: Coordination;
   readonly #stores: readonly Coordination[];
   readonly #nodes = new Map<string, Node>();
   #token = 0;
 
-  constructor(t: TestContext, directory: string, stores: readonly [Coordination, Coordination]) {
-    this.#t = t;
+  constructor(directory: string, stores: readonly [Coordination, Coordination]) {
     this.#directory = directory;
     this.#stores = stores;
     this.store = stores[0];
@@ -62,7 +60,6 @@ class Pair {
       // A scan in the far future: what is noticed, the watch noticed.
       times: { scanMs: 600_000 },
     });
-    this.#t.after(() => settings.close());
     const node = {
       name,
       settings,
@@ -87,6 +84,10 @@ class Pair {
 
   get token(): number {
     return this.#token;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#nodes.values()].map(({ settings }) => settings.close()));
   }
 }
 
@@ -251,8 +252,14 @@ function testSettings(title: string, skip: string | false, open: Open): void {
       test(title, async (t) => {
         const directory = await mkdtemp(join(tmpdir(), "lockstep-test-settings-"));
         const stores = [await open(t), await open(t)] as const;
-        await tell(new Pair(t, directory, stores));
-        t.after(() => rm(directory, { recursive: true, force: true }));
+        const pair = new Pair(directory, stores);
+        try {
+          await tell(pair);
+        } finally {
+          // Before the stores, which the test's own end takes away.
+          await pair.close();
+          await rm(directory, { recursive: true, force: true });
+        }
       });
   });
 }
@@ -260,7 +267,7 @@ function testSettings(title: string, skip: string | false, open: Open): void {
 const program = findEtcd();
 let etcd: EtcdCluster | null = null;
 before(async () => {
-  if (program !== null) etcd = await startEtcd(program);
+  if (program !== null) etcd = await startEtcd(program, null, CALM_ELECTION);
 });
 after(() => etcd?.stop());
 
