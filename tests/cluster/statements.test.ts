@@ -45,13 +45,15 @@ const UNIT_SCRIPT = `#!/bin/sh
 # Programs of a node have a bare environment; whose it is stands in that of whoever started this.
 config=$(tr '\\0' '\\n' < /proc/$PPID/environ | sed -n 's/^LOCKSTEP_NODE_CONFIG=//p')
 [ -n "$config" ] && cd "\${config%/*}" || exit
+# Whoever reads it meanwhile finds it whole.
+put() { echo "$1" > "$2.$$" && mv "$2.$$" "$2"; }
 case "$1" in
   show) printf 'LoadState=loaded\\nActiveState=%s\\nUnitFileState=%s\\n' "$(cat state)" "$(cat mode)" ;;
   cat) echo '[Service]' ;;
-  start) echo active > state ;;
-  stop | kill) echo inactive > state ;;
+  start) put active state ;;
+  stop | kill) put inactive state ;;
   is-active) cat state ;;
-  disable) echo disabled > mode ;;
+  disable) put disabled mode ;;
 esac
 `;
 
@@ -93,7 +95,8 @@ suite("the source document, S1 to S15", { skip: whyNoCluster() ?? false }, () =>
   const definition = (name = "APP", at = ADDRESS) => [
     ...["virtual-server", "add", name, "--service", process.execPath, "--config-file", config],
     ...["--argument", SERVICE, "--argument", config, "--set", `service.probeTcp=127.0.0.1:${port}`],
-    ...["--preferred", "alpha,beta,gamma"],
+    // Who stands still for a while has not failed.
+    ...["--preferred", "alpha,beta,gamma", "--set", "service.probeMs=60000"],
     ...(networked ? ["--address", `${at}/24`] : []),
     ...(names === null ? [] : ["--network-name", NAME, ...names.options]),
   ];
@@ -103,7 +106,7 @@ suite("the source document, S1 to S15", { skip: whyNoCluster() ?? false }, () =>
   };
   const askAt = async (host: string, path = "", method = "GET"): Promise<string> => {
     const script =
-      "fetch(process.argv[1], { method: process.argv[2], signal: AbortSignal.timeout(4000) }).then((a) => a.text()).then(console.log)";
+      "fetch(process.argv[1], { method: process.argv[2], signal: AbortSignal.timeout(60000) }).then((a) => a.text()).then(console.log)";
     const url = `http://${host}:${port}/${path}`;
     const run = await world.run("client", process.execPath, "-e", script, url, method);
     assert.equal(run.status, 0, `${url}: ${run.stderr}`);
@@ -111,6 +114,7 @@ suite("the source document, S1 to S15", { skip: whyNoCluster() ?? false }, () =>
   };
   const host = () => (networked ? ADDRESS : "127.0.0.1");
   const answer = async (): Promise<Answer> => JSON.parse(await askAt(host())) as Answer;
+  const untilWell = () => world.until("well", async () => ((await world.status()).healthy ? true : null));
   const move = (to: NodeName) => world.ask("client", ["move", "APP", "--to", to]);
   const other = (than: NodeName): NodeName => NODES.find((node) => node !== than) ?? "alpha";
 
@@ -244,7 +248,11 @@ suite("the source document, S1 to S15", { skip: whyNoCluster() ?? false }, () =>
     assert.ok(names !== null);
     for (const node of ["beta", "gamma"] as const) {
       await move(node);
-      const address = await names.lookUp(NAME);
+      // It is entered beside what brings the service online.
+      const address = await world.until("entered", async () => {
+        const found = await names?.lookUp(NAME);
+        return found === undefined || found.length === 0 ? null : found;
+      });
       assert.deepEqual(address, [ADDRESS]);
       assert.equal((JSON.parse(await askAt(address[0] ?? "")) as Answer).node, node);
     }
@@ -264,6 +272,7 @@ suite("the source document, S1 to S15", { skip: whyNoCluster() ?? false }, () =>
     const before = await stored();
     await askAt(host(), "blue", "PUT");
     await world.until("blue is in the store", async () => ((await stored()) > before ? true : null));
+    await untilWell();
     await world.ask("client", ["drill", "APP", "--yes", "--what", "daemon"]);
     assert.equal(await world.owner("APP"), from);
     assert.equal((await answer()).atStart, "blue");
@@ -283,7 +292,7 @@ suite("the source document, S1 to S15", { skip: whyNoCluster() ?? false }, () =>
   test("S11: each node keeps its own copy; one that differs is found, and its node is no candidate", {
     skip: noNetwork,
   }, async () => {
-    await world.ask("alpha", ["config", "push", "APP", config]);
+    await world.ask("alpha", ["config", "push", "APP", config, "--timeout", "300"]);
     await world.until("equal everywhere", async () =>
       (await world.lockstep("client", "cluster", "config", "verify", "APP")).status === 0 ? true : null,
     );
@@ -308,7 +317,7 @@ suite("the source document, S1 to S15", { skip: whyNoCluster() ?? false }, () =>
       "the cluster left it alone",
     );
     writeConfig(readFileSync(join(world.siteOf(owner), "service.toml"), "utf8"));
-    await world.until("well again", async () => ((await world.status()).healthy ? true : null));
+    await untilWell();
   });
 
   // "it is advisable to simulate a failover so that possible problems with the cluster do not arise during live operations."
@@ -318,6 +327,7 @@ suite("the source document, S1 to S15", { skip: whyNoCluster() ?? false }, () =>
       readonly passed: boolean;
       readonly rounds: readonly { readonly recoveredOn: NodeName; readonly timeline: readonly unknown[] }[];
     }
+    await untilWell();
     const report = await world.ask<Drill>("client", ["drill", "APP", "--yes", "--what", "node"]);
     assert.equal(report.passed, true);
     assert.notEqual(report.rounds[0]?.recoveredOn, before, "it really failed over");
@@ -396,6 +406,7 @@ suite("the source document, S1 to S15", { skip: whyNoCluster() ?? false }, () =>
       made.resources.find((each) => each.name === name)?.policy.dependency;
     assert.deepEqual(dependencyOf("share"), [["service"]]);
     const from = await world.owner("APP");
+    await untilWell();
     await world.ask("client", ["drill", "APP", "--yes", "--what", "daemon"]);
     assert.equal(await world.owner("APP"), from);
     const got = world.path("client", "got.log");

@@ -13,7 +13,7 @@ export interface WorldNames {
 }
 
 const ZONE = "example.test";
-const READY_MS = 20_000;
+const READY_MS = 180_000;
 
 export async function startWorldNames(host: LabHost): Promise<WorldNames> {
   const directory = mkdtempSync(join(tmpdir(), "lockstep-test-names-"));
@@ -36,7 +36,7 @@ zone "${ZONE}" { type primary; file "zone"; allow-update { key "update-key"; }; 
   );
   const named = host.start("named", ["-g", "-n", "1", "-c", join(directory, "named.conf")]);
   const lookUp = async (name: string) => {
-    const words = [`@${host.address}`, "+short", "+tries=1", "+time=2", name, "A"];
+    const words = [`@${host.address}`, "+short", "+tries=1", "+time=15", name, "A"];
     const { stdout } = await host.run("dig", words);
     return stdout.split("\n").filter((line) => line !== "" && !line.startsWith(";"));
   };

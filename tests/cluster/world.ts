@@ -13,7 +13,6 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { SLOW_TIMES } from "../cli/cluster-lab.ts";
 import { documentOf, type Ended, ended, PROGRAM } from "../cli/lockstep.ts";
 import { findProgram, type Lab, openLab, whyNoLab } from "../support/lab.ts";
 import { startLabEtcd } from "../support/lab-etcd.ts";
@@ -40,9 +39,14 @@ export const whyNoCluster = (): string | null => (findEtcd() === null ? "etcd is
 /** Why machines have no network of their own here; null: they have. */
 export const whyNoNetwork = (): string | null => whyNoLab("etcd", "arping");
 
+/** Slow on purpose: a busy machine must not look like a dead one, nor lose its turn. Given as an administrator would. */
+const TIMES = [
+  ...["trustMs=9000", "waitMs=13500", "renewMs=1000", "callMs=3900", "guardDelayMs=2000", "stopMs=2000"],
+].flatMap((term) => ["--time", term]);
+
 /** `ip netns exec` gives each program a table of mounts of its own; in it `site` is the machine's own directory. */
 const OWN_SITE = 'mount --bind "$1" "$2" && shift 2 && exec "$@"';
-const GIVE_UP_MS = 90_000;
+const GIVE_UP_MS = 300_000;
 const LOOK_MS = 50;
 const ENTRY = "LOCKSTEP_TEST_WORLD";
 
@@ -172,7 +176,7 @@ export class World {
 
   /** Founds the cluster and lets every node join; then their daemons run. */
   async found(): Promise<void> {
-    await this.ask("alpha", ["init", ...SLOW_TIMES]);
+    await this.ask("alpha", ["init", ...TIMES]);
     for (const name of ["beta", "gamma", "client"]) {
       copyFileSync(this.path("alpha", "cluster.key"), this.path(name, "cluster.key"));
       chmodSync(this.path(name, "cluster.key"), 0o600);
