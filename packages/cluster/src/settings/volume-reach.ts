@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { afterOwnTime } from "../own-time.ts";
+import { afterOwnTime } from "@lockstep/platform";
 import { startOrRefusal } from "../refused-start.ts";
 import { BARE_ENVIRONMENT } from "../resources/bounded-command.ts";
 import { isServed, type MountEntry, mountOf, readMountTable } from "../resources/mount-table.ts";
