@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import type { HistoryEntry } from "@lockstep/core";
 import { silentLogger } from "@lockstep/platform";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../packages/hub/src/db/embedded/embedded.ts";
-import { DaemonLab } from "./daemon-lab.ts";
+import { DaemonLab, SLOW_TIMES } from "./daemon-lab.ts";
 import { urlOf } from "./database-url.ts";
 
 const PROGRAM = fileURLToPath(new URL("../../packages/cli/src/main.ts", import.meta.url));
@@ -64,6 +64,7 @@ test("three daemons on PostgreSQL: a move, one that is given up, a killed owner,
   const url = urlOf({ ...address, database: address.database ?? "lockstep" });
   const lab = await DaemonLab.open("", {
     nodes: ["alpha", "beta", "gamma"],
+    times: SLOW_TIMES,
     store: { store: "postgres", url, callMs: 10_000, watchMs: 50 },
   });
   ends.push(async () => {
@@ -75,19 +76,20 @@ test("three daemons on PostgreSQL: a move, one that is given up, a killed owner,
   await lab.untilServing("APP", ["alpha"]);
   await lab.untilOnline("APP");
   // New times of the lease, in two halves: what is safe beside the old ones at once.
-  const refused = await setCluster(lab, ["--time", "trustMs=6000"]);
+  const refused = await setCluster(lab, ["--time", "trustMs=15000"]);
   assert.equal(refused.status, 3);
   assert.match(refused.said, /LEASE_TIMES_UNSAFE/);
-  assert.equal((await setCluster(lab, ["--time", "trustMs=4600", "--time", "waitMs=7000"])).status, 0);
+  const newTimes = ["--time", "trustMs=13600", "--time", "waitMs=21000"];
+  assert.equal((await setCluster(lab, newTimes)).status, 0);
   const timesOf = async (node: string) => {
     const times = (await lab.documents.reports()).found.get(node)?.servers.APP?.lease;
     return [times?.trustMs, times?.waitMs].join("/");
   };
   for (const node of lab.nodes)
     await lab.until("half of the new times", async () =>
-      (await timesOf(node)) === "4500/7000" ? true : null,
+      (await timesOf(node)) === "13500/21000" ? true : null,
     );
-  assert.equal((await setCluster(lab, ["--time", "trustMs=4600", "--time", "waitMs=7000"])).status, 0);
+  assert.equal((await setCluster(lab, newTimes)).status, 0);
 
   await lab.order("APP", { kind: "move", to: "beta" });
   await lab.untilServing("APP", ["beta"]);
@@ -100,16 +102,16 @@ test("three daemons on PostgreSQL: a move, one that is given up, a killed owner,
   await lab.untilHistory("order", ({ detail }) => /given up: gamma has not said within/.test(detail));
   assert.deepEqual(lab.serving("APP"), ["beta"]);
   assert.equal((await lab.coordination.read("APP")).record?.token, before.record?.token);
-  lab.daemon("gamma").kill("SIGCONT");
   const ofGamma = ({ node, detail }: HistoryEntry) => node === "beta" && detail.startsWith("gamma ");
   const down = await lab.untilHistory("node-down", ofGamma);
+  lab.daemon("gamma").kill("SIGCONT");
   await lab.untilHistory("node-up", (entry) => ofGamma(entry) && entry.number > down.number);
   await lab.order("APP", { kind: "move", to: "gamma" });
   await lab.untilServing("APP", ["gamma"]);
   await lab.untilOnline("APP");
 
   // Long since read by everybody: whoever does not own trusts for longer now, also one that takes over at once.
-  await lab.until("the new times", async () => ((await timesOf("alpha")) === "4600/7000" ? true : null));
+  await lab.until("the new times", async () => ((await timesOf("alpha")) === "13600/21000" ? true : null));
 
   // Its guard gives the lease back: nobody waits it out.
   await lab.end("gamma", "SIGKILL");
