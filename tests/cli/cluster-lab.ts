@@ -4,6 +4,7 @@ import { once } from "node:events";
 import {
   chmodSync,
   copyFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -13,12 +14,15 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { type EtcdCluster, freePorts, startEtcd } from "../cluster/etcd-cluster.ts";
+import { systemClock } from "@lockstep/platform";
+import { CALM_ELECTION, type EtcdCluster, freePorts, startEtcd } from "../cluster/etcd-cluster.ts";
 import { documentOf, type Ended, lockstep, start } from "./lockstep.ts";
 
-/** Slow on purpose: a busy machine must not look like a dead one. Given as an administrator would. */
-export const SLOW_TIMES = [
-  ...["trustMs=4500", "waitMs=6500", "renewMs=700", "callMs=1800", "guardDelayMs=1000", "stopMs=900"],
+const LOOK_MS = 50;
+
+/** Slow on purpose: a busy machine must not look like a dead one, nor lose its turn. Given as an administrator would. */
+const TIMES = [
+  ...["trustMs=12000", "waitMs=16500", "renewMs=1500", "callMs=5000", "guardDelayMs=2000", "stopMs=2000"],
 ].flatMap((term) => ["--time", term]);
 
 /**
@@ -29,11 +33,12 @@ export class ClusterLab {
   readonly directory: string;
   readonly etcd: EtcdCluster;
   readonly nodes: readonly string[];
+  readonly times = TIMES;
   readonly #daemons = new Map<string, ChildProcess>();
 
   static async open(etcd: string, nodes: readonly string[]): Promise<ClusterLab> {
     const ports = await freePorts(nodes.length);
-    return new ClusterLab(await startEtcd(etcd), nodes, ports);
+    return new ClusterLab(await startEtcd(etcd, null, CALM_ELECTION), nodes, ports);
   }
 
   private constructor(etcd: EtcdCluster, nodes: readonly string[], ports: readonly number[]) {
@@ -81,9 +86,16 @@ export class ClusterLab {
   async startDaemon(node: string): Promise<void> {
     const daemon = start(["node", "--config", this.configOf(node), "--log-level", "warn"]);
     this.#daemons.set(node, daemon);
-    daemon.stderr?.resume();
+    let said = "";
+    daemon.stderr?.setEncoding("utf8").on("data", (text: string) => {
+      said += text;
+    });
     assert.ok(daemon.stdout !== null);
-    const [line] = (await once(createInterface({ input: daemon.stdout }), "line")) as [string];
+    // One that ends says nothing any more: then all that it said.
+    const line = await Promise.race([
+      once(createInterface({ input: daemon.stdout }), "line").then(([text]) => String(text)),
+      once(daemon, "close").then(() => said),
+    ]);
     assert.match(line, new RegExp(`^ready ${node} `));
   }
 
@@ -103,11 +115,28 @@ export class ClusterLab {
     return program;
   }
 
-  /** On which nodes it was started, in that order. */
-  runsOf(name: string): string[] {
-    return readFileSync(this.pathOf(`${name}.runs`), "utf8")
-      .trim()
-      .split("\n");
+  /** On which nodes it was started, in that order, as soon as it was so often: who is online may not have said so yet. */
+  async runsOf(name: string, count: number): Promise<string[]> {
+    for (;;) {
+      const said = existsSync(this.pathOf(`${name}.runs`))
+        ? readFileSync(this.pathOf(`${name}.runs`), "utf8")
+            .split("\n")
+            .slice(0, -1)
+        : [];
+      if (said.length >= count) return said;
+      await systemClock.sleep(LOOK_MS);
+    }
+  }
+
+  /** Until every member of the store says that it has a leader. */
+  async untilStoreWell(): Promise<void> {
+    const health = (endpoint: string) =>
+      fetch(`${endpoint}/health`).then(
+        (answer) => answer.text(),
+        () => "",
+      );
+    for (const endpoint of this.etcd.endpoints)
+      while (!/"health":"true"/.test(await health(endpoint))) await systemClock.sleep(LOOK_MS);
   }
 
   async close(): Promise<void> {
