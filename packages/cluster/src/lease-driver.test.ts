@@ -6,7 +6,7 @@ import { LeaseDriver } from "./lease-driver.ts";
 
 const nothing = () => {};
 
-test("a guard that cannot be started does not take the whole daemon", { timeout: 10_000 }, async (t) => {
+test("a guard that cannot be started does not take the whole daemon", async (t) => {
   const { execPath } = process;
   t.after(() => {
     process.execPath = execPath;

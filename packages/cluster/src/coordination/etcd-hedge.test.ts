@@ -10,7 +10,8 @@ import { askBeside, type Standing, swapBeside } from "./etcd-hedge.ts";
 import { formatRecord } from "./record-text.ts";
 
 const never = <T>() => new Promise<T>(() => {});
-const TOO_LATE = 10_000;
+/** Far above what is needed. */
+const TOO_LATE = 120_000;
 
 function asking(answers: Readonly<Record<string, readonly (string | Error | null)[]>>) {
   const [asked, silent]: [string[], string[]] = [[], []];
