@@ -10,7 +10,7 @@ export async function resourceDirectory() {
   const path = await mkdtemp(join(tmpdir(), "lockstep-resource-"));
   return {
     path,
-    [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }),
+    [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true, maxRetries: 10 }),
   };
 }
 
