@@ -16,10 +16,9 @@ const { endpoints, prefix, port, server } = JSON.parse(process.argv[2] ?? "{}") 
   readonly server: string;
 };
 const CALL_MS = 3_000;
-const TRIES = 10;
-const coordination = await openCoordination(
-  { store: "etcd", endpoints, prefix, callMs: CALL_MS },
-  systemClock,
+const TRIES = 100;
+const coordination = await patiently(() =>
+  openCoordination({ store: "etcd", endpoints, prefix, callMs: CALL_MS }, systemClock),
 );
 const documents = new ClusterDocuments(coordination.documents);
 
@@ -77,13 +76,10 @@ const ANSWERS: Readonly<Record<string, (node: string | null) => Promise<unknown>
 const refuse = () => Promise.reject(new Error("there is no answer to that"));
 
 /** A call may meet a member of the store that has just been cut off. */
-async function patiently(
-  answer: (node: string | null) => Promise<unknown>,
-  node: string | null,
-): Promise<unknown> {
+async function patiently<T>(answer: () => Promise<T>): Promise<T> {
   for (let tries = 1; ; tries++) {
     try {
-      return await answer(node);
+      return await answer();
     } catch (error) {
       if (tries === TRIES) throw error;
     }
@@ -93,7 +89,7 @@ async function patiently(
 createInterface({ input: process.stdin })
   .on("line", (line) => {
     const { id, what, node } = JSON.parse(line) as { id: number; what: string; node: string | null };
-    void patiently(ANSWERS[what] ?? refuse, node).then(
+    void patiently(() => (ANSWERS[what] ?? refuse)(node)).then(
       (answer) => process.stdout.write(`${JSON.stringify({ id, answer: answer ?? null })}\n`),
       (error: unknown) => process.stdout.write(`${JSON.stringify({ id, problem: String(error) })}\n`),
     );

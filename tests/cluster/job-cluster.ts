@@ -77,9 +77,11 @@ export async function runJobCluster(
   for (let number = 1; number <= options.failovers; number++) {
     await work.refill();
     await work.keep(number);
-    await lab.until("the setting is in the store", async () =>
-      (await storedSetting(lab, MARKER)) === hashOf(lab, owner.node, MARKER) ? true : null,
-    );
+    owner = await lab.until("the setting is in the store", async () => {
+      // A machine that stood still may have lost it meanwhile.
+      const present = await lab.untilOnline(owner.token - 1);
+      return (await storedSetting(lab, MARKER)) === hashOf(lab, present.node, MARKER) ? present : null;
+    });
     // At some moment of the work.
     await new Promise((wake) => setTimeout(wake, draw(1500)));
     const kind =
@@ -153,13 +155,11 @@ async function blow(lab: JobLab, kind: Kind, owner: string, target: string): Pro
         await lab.ask(target, "cluster", "resume", owner);
       };
     case "service":
-      process.kill(lab.service(owner), "SIGKILL");
-      return nothing;
     case "guard":
-      process.kill(lab.guard(owner), "SIGKILL");
+      await lab.kill(owner, kind);
       return nothing;
     case "daemon":
-      process.kill(lab.daemon(owner), "SIGKILL");
+      await lab.kill(owner, kind);
       return () => lab.startDaemon(owner);
     case "node":
       await lab.powerOff(owner);

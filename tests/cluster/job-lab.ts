@@ -20,6 +20,7 @@ import { createInterface } from "node:readline";
 import { CLUSTER, ClusterDocuments, type Coordination, openCoordination, REPORTS } from "@lockstep/cluster";
 import { systemClock } from "@lockstep/platform";
 import { documentOf, type Ended, ended } from "../cli/lockstep.ts";
+import { sendSignal } from "../support/send-signal.ts";
 import { type EtcdCluster, freePorts, startEtcd } from "./etcd-cluster.ts";
 
 /**
@@ -32,14 +33,20 @@ import { type EtcdCluster, freePorts, startEtcd } from "./etcd-cluster.ts";
 const PROGRAM = resolve(import.meta.dirname, "../../packages/cli/bin/lockstep.mjs");
 /** Slow on purpose: a busy machine must not look like a dead one. Given as an administrator would. */
 const SLOW_TIMES = [
-  ...["trustMs=4500", "waitMs=6500", "renewMs=700", "callMs=1800", "guardDelayMs=1000", "stopMs=900"],
+  ...["trustMs=6000", "waitMs=13000", "renewMs=800", "callMs=2500", "guardDelayMs=3500", "stopMs=3000"],
 ].flatMap((term) => ["--time", term]);
 /** The first process of a machine: when it ends, or the test does, the kernel ends all others. It reaps orphans. */
 const MACHINE = 'mount --bind "$1" "$2" && hostname "$3" && echo up && cat >/dev/null';
 const SAMPLE_MS = 40;
 const LOOK_MS = 50;
 /** Nothing here is about time; this is only so that a failing test ends. */
-const GIVE_UP_MS = 120_000;
+const GIVE_UP_MS = 400_000;
+
+interface ServiceProcess {
+  readonly pid: number;
+  /** Its process namespace, which is a machine. */
+  readonly pids: string;
+}
 
 interface Machine {
   readonly init: number;
@@ -58,7 +65,6 @@ export class JobLab {
   samples = 0;
   readonly #ports: readonly number[];
   readonly #machines = new Map<string, Machine>();
-  readonly #daemons = new Map<string, number>();
   #isSampling = true;
   #sampling: Promise<void> = Promise.resolve();
 
@@ -119,7 +125,8 @@ export class JobLab {
   async boot(node: string): Promise<void> {
     const flags = ["--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc"];
     const words = ["sh", "-c", MACHINE, "sh", this.ownApp(node), this.app, node];
-    const child = spawn("unshare", [...flags, "--propagation", "private", "--", ...words], {
+    // What others unmount outside goes here too: it would keep its device until this machine ends.
+    const child = spawn("unshare", [...flags, "--propagation", "slave", "--", ...words], {
       stdio: ["pipe", "pipe", "ignore"],
     });
     const [line] = (await once(createInterface({ input: child.stdout }), "line")) as [string];
@@ -145,9 +152,11 @@ export class JobLab {
     return ended(this.#spawn(node, args, ["ignore", "pipe", "pipe"]));
   }
 
-  /** The same, which must end well; returns its document. */
+  /** The same, which must end well; returns its document. A node that is too slow to answer is asked again, as it says. */
   async ask<T>(node: string, ...args: readonly string[]): Promise<T> {
-    const end = await this.run(node, ...args, "--json");
+    let end = await this.run(node, ...args, "--json");
+    while (end.status !== 0 && /NODE_ANSWER_LATE/.test(`${end.stdout}${end.stderr}`))
+      end = await this.run(node, ...args, "--json");
     assert.equal(end.status, 0, `${args.join(" ")}\n${end.stdout}\n${end.stderr}\n${await this.tell()}`);
     return documentOf<T>(end);
   }
@@ -186,32 +195,30 @@ export class JobLab {
     assert.ok(child.stdout !== null);
     const [line] = (await once(createInterface({ input: child.stdout }), "line")) as [string];
     assert.match(line, new RegExp(`^ready ${node} `));
-    const [daemon] = childrenOf(child.pid ?? 0);
-    this.#daemons.set(node, daemon ?? 0);
   }
 
-  daemon = (node: string): number => this.#daemons.get(node) ?? 0;
-
-  /** The guard of the virtual server on a node. */
-  guard(node: string): number {
-    const found = pidsIn(this.#machine(node).pids).filter((pid) =>
-      /\/guard\/main\.ts|guard\.mjs/.test(commandOf(pid)),
+  /** Kills what makes a virtual server run on a node: its daemon, its guard, or the supervisor of the service. */
+  async kill(node: string, what: "daemon" | "guard" | "service"): Promise<void> {
+    const { pids } = this.#machine(node);
+    const looks = {
+      daemon: / node --log-level /,
+      guard: /\/guard\/main\.ts|guard\.mjs/,
+      service: / service run /,
+    };
+    const pid = await this.until(
+      `${what} of ${node}`,
+      () => pidsIn(pids).find((each) => looks[what].test(commandOf(each))) ?? null,
     );
-    return found[0] ?? 0;
-  }
-
-  /** The supervisor of the service on a node. */
-  service(node: string): number {
-    return (
-      this.#serviceProcesses().find(
-        ({ pid, pids }) => pids === this.#machine(node).pids && / service run /.test(commandOf(pid)),
-      )?.pid ?? 0
-    );
+    sendSignal(pid, "SIGKILL");
   }
 
   /** Machines on which anything of the service runs. */
   serving(): string[] {
-    const found = new Set(this.#serviceProcesses().map(({ pids }) => pids));
+    return this.#machinesOf(this.#serviceProcesses());
+  }
+
+  #machinesOf(processes: readonly ServiceProcess[]): string[] {
+    const found = new Set(processes.map(({ pids }) => pids));
     return this.nodes.filter((node) => found.has(this.#machine(node).pids));
   }
 
@@ -284,7 +291,7 @@ export class JobLab {
   }
 
   /** Supervisors, engines and workers of the service, on whatever machine. */
-  #serviceProcesses(): { readonly pid: number; readonly pids: string }[] {
+  #serviceProcesses(): ServiceProcess[] {
     const machines = new Set([...this.#machines.values()].map(({ pids }) => pids));
     return [...pidsOf("/proc")].flatMap((pid) => {
       const pids = namespaceOf(pid);
@@ -297,8 +304,13 @@ export class JobLab {
 
   async #sample(): Promise<void> {
     while (this.#isSampling) {
-      const serving = this.serving();
-      if (serving.length > 1) this.together.push(serving.join());
+      const before = this.#serviceProcesses();
+      if (this.#machinesOf(before).length > 1) {
+        // One look is not one moment. What is there before and after was there at once.
+        const after = new Set(this.#serviceProcesses().map(({ pid }) => pid));
+        const serving = this.#machinesOf(before.filter(({ pid }) => after.has(pid)));
+        if (serving.length > 1) this.together.push(serving.join());
+      }
       this.samples += 1;
       await systemClock.sleep(SAMPLE_MS);
     }

@@ -11,9 +11,9 @@ import type { Nemesis } from "./nemesis-faults.ts";
 import { type NemesisHistory, type NemesisRound, toSpans } from "./nemesis-history.ts";
 
 const PROBE_MS = 20;
-const SETTLE_MS = 15_000;
+const SETTLE_MS = 120_000;
 /** The default profile, with room for the delays of a machine that plays all hosts. */
-const LEASE = { ...DEFAULT_LEASE_TIMES, guardDelayMs: 600 };
+const LEASE = { ...DEFAULT_LEASE_TIMES, waitMs: 7_000, guardDelayMs: 2_600, stopMs: 2_500 };
 
 /** Makes one fault again and again, each time at another moment and for another while, and records all that is to be seen. */
 export async function runNemesis(
@@ -23,7 +23,10 @@ export async function runNemesis(
   const prng = new Prng(options.seed);
   const random = () => prng.next();
   const hosts = await ClusterHosts.open({
-    init: ["--time", `guardDelayMs=${LEASE.guardDelayMs}`],
+    init: (["waitMs", "guardDelayMs", "stopMs"] as const).flatMap((term) => [
+      "--time",
+      `${term}=${LEASE[term]}`,
+    ]),
     priority: 10,
     ...nemesis.hosts,
   });
