@@ -1,11 +1,15 @@
+import { afterOwnTime } from "@lockstep/platform";
+
 /** Rejects when it takes longer; what goes on then is nobody's. */
 export async function within<T>(promise: Promise<T>, limitMs: number): Promise<T> {
   const limit = Promise.withResolvers<never>();
-  const timer = setTimeout(() => limit.reject(new Error(`it takes longer than ${limitMs} ms`)), limitMs);
+  const callLimitOff = afterOwnTime(limitMs, () =>
+    limit.reject(new Error(`it takes longer than ${limitMs} ms`)),
+  );
   try {
     return await Promise.race([promise, limit.promise]);
   } finally {
-    clearTimeout(timer);
+    callLimitOff();
   }
 }
 
