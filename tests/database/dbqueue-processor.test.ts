@@ -1,7 +1,11 @@
 /** One DBQueue Processor and what it promises: order, collapse, deferral, stop, drain (behaviours 78 to 80). */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { silentLogger } from "@lockstep/platform";
 import { isLockstepError } from "@lockstep/protocol";
+import type pg from "pg";
+import { DEFAULT_TUNING } from "../../packages/hub/src/dbqueue/options.ts";
+import { giveBackDead, prune } from "../../packages/hub/src/dbqueue/watchdog.ts";
 import {
   ask,
   count,
@@ -284,6 +288,47 @@ function suite(server: TestServer): void {
     assert.equal(hubs.rowCount, 0);
   });
 
+  test("a watchdog that looks while a stop gives back takes nobody for dead", async (t) => {
+    const database = await server.database(t);
+    const door = gate();
+    let looked: Promise<number> | null = null;
+    // Somebody looks as soon as the run's session is gone, and is done or waits for the stop when that goes on.
+    const look = async () => {
+      const isGone = async () =>
+        (await database.pool.query("select from pg_stat_activity where query = 'select pg_sleep(3601)'"))
+          .rowCount === 0;
+      await until(isGone);
+      let done = false;
+      looked = giveBackDead(database.pool, DEFAULT_TUNING, silentLogger).finally(() => {
+        done = true;
+      });
+      await until(async () => {
+        const { rowCount } = await database.pool.query(
+          "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+        );
+        return done || rowCount === 1;
+      });
+    };
+    const queue = await startQueue({ ...database, pool: afterTerminating(database.pool, look) }, [
+      procedure("T", async (run) => {
+        void door.pass();
+        await run.transaction.client.query("select pg_sleep(3601)");
+      }),
+    ]);
+    await ask(database, "T", ["a"]);
+    await door.arrived;
+    await until(async () => {
+      const { rowCount } = await database.pool.query(
+        "select from pg_stat_activity where query = 'select pg_sleep(3601)'",
+      );
+      return rowCount === 1;
+    });
+    await queue.stop({ graceMs: 0 });
+    assert.equal(await looked, 0);
+    const { rows } = await database.pool.query("select object, attempts, not_before from dbqueue_task");
+    assert.deepEqual(rows, [{ object: "a", attempts: 0, not_before: null }]);
+  });
+
   test("a procedure that never ends and heeds nothing does not keep the hub from stopping", async (t) => {
     const database = await server.database(t);
     const door = gate();
@@ -390,11 +435,29 @@ function suite(server: TestServer): void {
       Array.from({ length: 20 }, (_, n) => `o${n}`),
     );
     await until(() => isIdle(database.pool));
-    const { prune } = await import("../../packages/hub/src/dbqueue/watchdog.ts");
     await prune(database.pool, 5);
     const { rowCount } = await database.pool.query("select from dbqueue_journal");
     assert.equal(rowCount, 5);
   });
+}
+
+/** The same pool, but that something happens after each statement that ends a session. */
+function afterTerminating(pool: pg.Pool, then: () => Promise<void>): pg.Pool {
+  const hooked = <T extends pg.Pool | pg.PoolClient>(target: T): T =>
+    new Proxy(target, {
+      get: (_, name) => {
+        const value: unknown = Reflect.get(target, name);
+        if (typeof value !== "function") return value;
+        if (name === "connect") return async () => hooked(await (target as pg.Pool).connect());
+        if (name !== "query") return value.bind(target);
+        return async (...args: unknown[]) => {
+          const result: unknown = await value.apply(target, args);
+          if (String(args[0]).startsWith("select pg_terminate_backend")) await then();
+          return result;
+        };
+      },
+    });
+  return hooked(pool);
 }
 
 describe("DBQueue Processor on the hub's own PostgreSQL", () => suite(usePostgres()));

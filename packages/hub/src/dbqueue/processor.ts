@@ -271,8 +271,12 @@ class Processor implements DbQueueProcessor {
     this.#aborted.abort();
     for (const { claim, pid } of late) {
       try {
-        if (pid !== null) await this.#options.pool.query("select pg_terminate_backend($1)", [pid]);
-        await putBack(this.#options.pool, claim, HUB_STOPS);
+        await withTransaction(this.#options.pool, async ({ client }) => {
+          // Held, or a watchdog that looks in between takes the claim for one of the dead. A run that is just ending has it.
+          await client.query("select from dbqueue_current where claim = $1 for update skip locked", [claim]);
+          if (pid !== null) await client.query("select pg_terminate_backend($1)", [pid]);
+          await putBack(client, claim, HUB_STOPS);
+        });
       } catch (error) {
         this.#log.warn("a task could not be given back; the watchdog will", { claim, error });
       }
