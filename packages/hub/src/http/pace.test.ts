@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
+import { EventEmitter } from "node:events";
 import { Readable } from "node:stream";
 import { test } from "node:test";
-import { isTooSlow, needsPace } from "./pace.ts";
+import { silentLogger, systemClock } from "@lockstep/platform";
+import type { FastifyReply, FastifyRequest } from "fastify";
+import { isTooSlow, keepPace, needsPace } from "./pace.ts";
 
 const PACE = { windowMs: 1_000, bytesMin: 100 };
 
@@ -23,4 +26,38 @@ test("streams and long texts are looked at, what fits into the buffers is not", 
   assert.equal(needsPace(Buffer.alloc(300_000)), true);
   assert.equal(needsPace("short"), false);
   assert.equal(needsPace(null), false);
+});
+
+test("after a standstill of the hub a reader gets time to take something before it is cut", async () => {
+  const socket = {
+    bytesWritten: 1_000,
+    writableLength: 900,
+    destroyed: false,
+    destroy() {
+      this.destroyed = true;
+    },
+  };
+  const raw = Object.assign(new EventEmitter(), { socket });
+  const sleeps: number[] = [];
+  const { promise: stalled, resolve: cut } = Promise.withResolvers<void>();
+  const clock = {
+    ...systemClock,
+    sleep: async (ms: number) => {
+      sleeps.push(ms);
+      // The first sleep is the one that took too long; in the next one the network takes what it can.
+      if (sleeps.length === 2) socket.writableLength = 500;
+      if (sleeps.length === 10) assert.equal(socket.destroyed, false);
+      if (sleeps.length === 20) cut();
+    },
+  };
+  keepPace({ url: "/", from: "" } as FastifyRequest, { raw } as unknown as FastifyReply, {
+    pace: PACE,
+    clock,
+    log: silentLogger,
+  });
+  await stalled;
+  await new Promise((resolve) => setImmediate(resolve));
+  // In the second window it took nothing.
+  assert.equal(socket.destroyed, true);
+  assert.deepEqual(sleeps, Array(20).fill(100));
 });

@@ -9,7 +9,7 @@ import type { FastifyReply, FastifyRequest } from "fastify";
  * never silent, so a time limit for silence does not end him. Therefore each long answer is looked at in windows of
  * time: when bytes waited for the reader and it took fewer than `bytesMin` of them in a whole window, its connection is
  * cut. Contents can be fetched on from where they broke off, so an honest reader on a bad line loses nothing but the
- * connection. A hub that itself is slow (nothing waits to be sent) cuts nobody.
+ * connection. A hub that itself is slow (nothing waits to be sent) or stands still cuts nobody.
  *
  * What counts as taken is what the machine's network buffers took. They hold up to some megabytes and empty in leaps,
  * so a window must be long and the rate low: this is no means to favour fast readers.
@@ -21,6 +21,12 @@ export interface Pace {
 }
 
 export const DEFAULT_PACE: Pace = { windowMs: 30_000, bytesMin: 256 * 1024 };
+
+/**
+ * A window is waited for in this many parts. However long the hub stood still, one part alone is over when it goes on, and
+ * in the others what the reader takes is counted again.
+ */
+const PARTS = 10;
 
 /** An answer whose text is shorter fits into the buffers of a connection. */
 const SHORT_CHARACTERS = 256 * 1024;
@@ -56,7 +62,8 @@ export function keepPace(
   const watch = async () => {
     while (!ended.signal.aborted && !socket.destroyed) {
       const before = socket.bytesWritten - socket.writableLength;
-      await clock.sleep(pace.windowMs, ended.signal);
+      for (let part = 0; part < PARTS && !ended.signal.aborted; part++)
+        await clock.sleep(pace.windowMs / PARTS, ended.signal);
       if (ended.signal.aborted || !isTooSlow(before, socket, pace)) continue;
       log.warn("cut an answer whose reader was too slow", {
         path: request.url.split("?", 1)[0] ?? "",
