@@ -9,6 +9,8 @@ import { startTestHub, type TestHub } from "./support/test-hub.ts";
 
 const SECRETS = ["given-Gehe1m", "default-Gehe1m", "literal-Gehe1m", "output-Gehe1m", "scheduled-Gehe1m"];
 const QUEUE = "\\\\JOB1";
+/** Half a day away: no schedule of these starts a process while a test runs. */
+const CRON = `0 ${(new Date().getUTCHours() + 12) % 24} * * *`;
 
 const TEMPLATE: JobTemplate = {
   name: "Secretive",
@@ -87,7 +89,7 @@ suite("hidden values", () => {
       name: "daily",
       template: "Secretive",
       parameters: { password: "scheduled-Gehe1m" },
-      cron: "0 3 * * *",
+      cron: CRON,
     });
     const started = await ask(hub, "POST", "/v1/jobs/processes", {
       body: {
@@ -197,7 +199,7 @@ suite("hidden values", () => {
       name: "daily",
       template: "Secretive",
       parameters: { password: "scheduled-Gehe1m" },
-      cron: "0 3 * * *",
+      cron: CRON,
     };
     await askJson(hub, "PUT", "/v1/jobs/schedules/daily", schedule);
     const stored = await askJson<{ schedule: typeof schedule }>(hub, "PUT", "/v1/jobs/schedules/daily", {

@@ -129,18 +129,29 @@ const template = {
   steps: [{ name: "A", component: "Wait", task: "Delay", queue: "Q" }],
 };
 
+/** Half a day and half an hour away: no time of these comes while a test runs. */
+const AWAY = new Date(Date.now() + 12.5 * 3_600_000);
+const DAILY = `${AWAY.getUTCMinutes()} ${AWAY.getUTCHours()} * * *`;
+const HOURLY = `${AWAY.getUTCMinutes()} * * * *`;
+
 async function prepare(hub: TestHub, schedule: Partial<JobSchedule> = {}): Promise<ScheduleState> {
   await askJson(hub, "PUT", "/v1/jobs/templates/Daily", template);
   return await askJson<ScheduleState>(hub, "PUT", "/v1/jobs/schedules/daily", {
     name: "daily",
     template: "Daily",
-    cron: "0 3 * * *",
+    cron: DAILY,
     ...schedule,
   });
 }
 
-const setDue = (pool: pg.Pool, ago: string) =>
-  pool.query("update job_schedule set next_at = date_trunc('second', now()) - $1::interval", [ago]);
+/** Makes the schedules due that long ago. Returns since when. */
+const setDue = async (pool: pg.Pool, ago: string) => {
+  const { rows } = await pool.query<{ due: Date }>(
+    "update job_schedule set next_at = date_trunc('second', now()) - $1::interval returning next_at as due",
+    [ago],
+  );
+  return rows[0]?.due ?? assert.fail("no schedule");
+};
 const processes = async (hub: TestHub) =>
   (await askJson<ProcessList>(hub, "GET", "/v1/jobs/processes")).processes;
 const only = async (hub: TestHub) => {
@@ -170,7 +181,7 @@ suite("schedules", () => {
       name: "daily",
       template: "Daily",
       parameters: { day: "x" },
-      cron: "0 3 * * *",
+      cron: DAILY,
       timeZone: "Europe/Berlin",
       enabled: true,
       catchUp: false,
@@ -211,7 +222,7 @@ suite("schedules", () => {
     await askJson(hub, "PUT", "/v1/jobs/schedules/other", {
       name: "other",
       template: "Daily",
-      cron: "0 4 * * *",
+      cron: DAILY,
     });
     // By a hand in the database: nobody else can.
     await hub.pool.query(`update job_schedule set cron = 'nonsense' where name = 'daily'`);
@@ -245,13 +256,12 @@ suite("schedules", () => {
     for (let more = 0; more < 2; more++) await startTestHub(t, server, { shared: hub.database });
     await prepare(hub, { parameters: { day: "d" } });
     for (let round = 1; round <= 5; round++) {
-      await setDue(hub.pool, "1 second");
+      // Each time another due time.
+      await setDue(hub.pool, `${6 - round} seconds`);
       // Beside the hubs' own looking, more who come in the same moment.
       await Promise.all(Array.from({ length: 4 }, () => runDueSchedules(hub.pool, silentLogger)));
       await untilDealtWith(hub.pool);
       assert.equal((await processes(hub)).length, round);
-      // The next round must be another due time.
-      await new Promise((resolve) => setTimeout(resolve, 1_000));
     }
     const [newest] = await processes(hub);
     const { lastProcess, lastProblem, nextAt } = await only(hub);
@@ -264,22 +274,21 @@ suite("schedules", () => {
   test("a due time that was put back by hand does not start its process again", async (t) => {
     const hub = await startTestHub(t, server);
     await prepare(hub);
-    await setDue(hub.pool, "2 seconds");
-    const { rows } = await hub.pool.query<{ due: Date }>("select next_at as due from job_schedule");
+    const due = await setDue(hub.pool, "2 seconds");
     await untilDealtWith(hub.pool);
-    await hub.pool.query("update job_schedule set next_at = $1", [rows[0]?.due]);
+    await hub.pool.query("update job_schedule set next_at = $1", [due]);
     await untilDealtWith(hub.pool);
     assert.equal((await processes(hub)).length, 1);
   });
 
   test("missed times are passed over, or caught up by one process", async (t) => {
     const hub = await startTestHub(t, server);
-    await prepare(hub, { cron: "0 * * * *" });
+    await prepare(hub, { cron: HOURLY });
     await setDue(hub.pool, "30 hours");
     await untilDealtWith(hub.pool);
     assert.equal((await processes(hub)).length, 0);
     assert.match((await only(hub)).lastProblem ?? "", /passed over/);
-    await prepare(hub, { cron: "0 * * * *", catchUp: true });
+    await prepare(hub, { cron: HOURLY, catchUp: true });
     await setDue(hub.pool, "30 hours");
     await untilDealtWith(hub.pool);
     assert.equal((await processes(hub)).length, 1);

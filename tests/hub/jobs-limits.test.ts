@@ -39,11 +39,11 @@ suite("limits and fairness", () => {
     for (;;) {
       const given = await Promise.all(services.map((service) => service.take(100)));
       total += given.flat().length;
+      if (services.every(({ claims }) => claims.size === 0)) break;
       const { rows } = await hub.pool.query<{ component: string; task: string; count: number }>(
         `select component, task, count(*)::int from job_step where state in ('loaded', 'processing')
          and exclusive_object is null group by 1, 2`,
       );
-      if (rows.length === 0) break;
       const running = (component: string, task?: string) =>
         rows
           .filter((row) => row.component === component && (task === undefined || row.task === task))

@@ -36,9 +36,11 @@ suite("waiting for steps", () => {
     const { id } = await putProcess(hub.pool, [{}]);
     const service = jobServer(hub, "Q");
     const [step] = await service.take();
-    await service.report(step?.id ?? 0, "deferred", { deferMs: 50 });
+    await service.report(step?.id ?? 0, "deferred", { deferMs: 3_600_000 });
     assert.equal((await readSteps(hub.pool, id)).only?.state, "deferred");
-    const [again] = await service.take(1, 0, WAIT);
+    const waiting = service.take(1, 0, WAIT);
+    await hub.pool.query("update job_step set ready_at = now() + interval '50 ms' where id = $1", [step?.id]);
+    const [again] = await waiting;
     assert.deepEqual([again?.id, again?.attempt], [step?.id, 1]);
   });
 
@@ -70,23 +72,33 @@ suite("waiting for steps", () => {
 
   test("a thousand waiting services hold no connection of the database", async (t) => {
     const hub = await startTestHub(t, server);
-    const services = Array.from({ length: 1_000 }, (_, index) => jobServer(hub, `Q${index}`));
-    const waits = services.map((service) => service.take(1, 0, WAIT));
+    let ended = false;
+    // Where a thousand of them take longer to come than one may wait, the first ones ask again.
+    const waits = Array.from({ length: 1_000 }, async (_, index) => {
+      const service = jobServer(hub, `Q${index}`);
+      for (;;) {
+        const steps = await service.take(1, 0, WAIT).catch((error: unknown) => {
+          if (!ended) throw error;
+          return [];
+        });
+        if (ended || steps.length > 0) return steps;
+      }
+    });
     while (true) {
-      const { rows } = await hub.pool.query<{ there: number }>(
-        "select count(*)::int as there from job_server where lease_until > now()",
+      const { rows } = await hub.pool.query<{ there: number; busy: number; open: number }>(
+        `select (select count(*)::int from job_server) as there,
+           count(*) filter (where state <> 'idle')::int as busy, count(*)::int as open
+         from pg_stat_activity
+         where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()`,
       );
-      if (rows[0]?.there === 1_000) break;
+      assert.ok((rows[0]?.open ?? 0) < 40);
+      // What the hub itself looks after takes a moment now and then; what waiting holds would be held for good.
+      if (rows[0]?.there === 1_000 && rows[0].busy === 0) break;
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
-    const { rows } = await hub.pool.query<{ busy: number; open: number }>(
-      `select count(*) filter (where state <> 'idle')::int as busy, count(*)::int as open
-       from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`,
-    );
-    assert.equal(rows[0]?.busy, 0);
-    assert.ok((rows[0]?.open ?? 0) < 40);
     await putProcess(hub.pool, [{ queue: "Q500" }]);
     assert.equal((await waits[500])?.length, 1);
+    ended = true;
     await hub.stop();
     await Promise.all(waits);
   });
