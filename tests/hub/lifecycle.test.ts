@@ -118,7 +118,13 @@ describe("the life of a hub", () => {
       const status = await new Promise<string>((resolve, reject) => {
         const headers = { authorization: `Bearer ${hub.token}` };
         httpsRequest(`${hub.url}/v1/status`, { ca, headers, agent: false }, (response) => {
-          response.setEncoding("utf8").on("data", (text: string) => resolve(text));
+          let text = "";
+          response
+            .setEncoding("utf8")
+            .on("data", (piece: string) => {
+              text += piece;
+            })
+            .on("end", () => resolve(text));
         })
           .on("error", reject)
           .end();

@@ -16,6 +16,7 @@ import {
   type DatabaseAddress,
   type DatabaseConnection,
   openDatabase,
+  sqlState,
 } from "../../packages/hub/src/db/connect.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../packages/hub/src/db/embedded/embedded.ts";
 import { migrate } from "../../packages/hub/src/db/migrate.ts";
@@ -144,7 +145,8 @@ async function createDatabase(
 ): Promise<TestDatabase> {
   server.databases += 1;
   const name = `test_${server.databases}`;
-  await server.admin.pool.query(
+  await whenUnused(
+    server.admin,
     `create database ${name} owner lockstep template ${wanted.empty === true ? "template0" : TEMPLATE}`,
   );
   const address = { ...addressParts(server.embedded), database: name };
@@ -158,7 +160,19 @@ async function createDatabase(
   t.after(async () => {
     for (const end of ends.reverse()) await end();
     await close();
-    await server.admin.pool.query(`drop database ${name} with (force)`);
+    await whenUnused(server.admin, `drop database ${name} with (force)`);
   });
   return { ...connection, close, address, beforeClose: (end) => void ends.push(end) };
+}
+
+/** The server waits five seconds for sessions of a database to end; on a busy machine some take longer. */
+async function whenUnused(admin: DatabaseConnection, statement: string): Promise<void> {
+  for (;;) {
+    try {
+      await admin.pool.query(statement);
+      return;
+    } catch (error) {
+      if (sqlState(error) !== "55006") throw error;
+    }
+  }
 }

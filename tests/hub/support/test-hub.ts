@@ -73,16 +73,17 @@ export async function startTestHub(
       const { rows } = await pool.query<{ value: number }>("select value from semaphore");
       while ((await shownRevision(running.url)) < (rows[0]?.value ?? 0)) await pause();
     },
-    stop: () => running.stop({ graceMs: 1_000 }),
+    // What is under way is answered before, however long that takes.
+    stop: () => running.stop({ graceMs: 60_000 }),
   };
 }
 
-/** Waits until no task waits or runs, save those that were put off. */
+/** Waits until no task waits or runs, save those that failed and were put off; deferred ones come back by themselves. */
 export async function untilSettled(pool: pg.Pool): Promise<void> {
   while (true) {
     const { rows } = await pool.query<{ busy: boolean }>(
       `select exists (select from dbqueue_current)
-         or exists (select from dbqueue_task where not_before is null or not_before <= now()) as busy`,
+         or exists (select from dbqueue_task where not_before is null or not_before <= now() or idle_from is not null) as busy`,
     );
     if (rows[0]?.busy === false) return;
     await pause();
