@@ -57,7 +57,17 @@ export class PacemakerLab {
 
   /** Switches a node on. */
   boot(name: string): void {
-    const own = ["--mount", "--ipc", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    // What others unmount outside goes here too: it would keep its device until this node ends.
+    const own = [
+      "--mount",
+      "--propagation",
+      "slave",
+      "--ipc",
+      "--pid",
+      "--fork",
+      "--mount-proc",
+      "--kill-child",
+    ];
     this.lab.host(name).start("unshare", [...own, "/bin/bash", NODE, name, this.directory]);
   }
 
