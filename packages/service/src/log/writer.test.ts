@@ -198,11 +198,11 @@ test("a step that takes long has a file of its own before it ends", async () => 
   assert.match(await readWhenWritten(stepLog.path, "success"), /- 123456: success\n$/);
 });
 
-test("a missing directory stops nothing: the system log says so once, then that all is well again", async () => {
-  await using world = await openWriter({
-    outputFile: join(tmpdir(), `lockstep-not-there-${process.pid}`, "log"),
-  });
-  const gone = join(world.config.outputFile, "..");
+test("a missing directory stops nothing: the system log says so once, then that all is well again", async (t) => {
+  const around = await mkdtemp(join(tmpdir(), "lockstep-log-"));
+  t.after(() => rm(around, { recursive: true, force: true }));
+  const gone = join(around, "gone");
+  await using world = await openWriter({ outputFile: join(gone, "log") });
   const stepLog = world.log.openStep(step);
   stepLog.end({ queue: "Q", state: "success", message: "" });
   world.log.info("one");
@@ -211,15 +211,11 @@ test("a missing directory stops nothing: the system log says so once, then that 
   assert.equal(world.told.length, 1);
   assert.match(world.told[0] ?? "", /^warning the log cannot be written as configured; the service works on/);
   await mkdir(gone);
-  try {
-    while (world.log.problem() !== null) await systemClock.sleep(5);
-    await world.log.close();
-    assert.match(world.told.slice(1).join(), /^notice the log .* is written again; nothing is missing$/);
-    const text = (await world.lines()).join("\n");
-    assert.match(text, /Info {4}one\n.*Warning the log could not be written for a while/);
-  } finally {
-    await rm(gone, { recursive: true });
-  }
+  while (world.log.problem() !== null) await systemClock.sleep(5);
+  await world.log.close();
+  assert.match(world.told.slice(1).join(), /^notice the log .* is written again; nothing is missing$/);
+  const text = (await world.lines()).join("\n");
+  assert.match(text, /Info {4}one\n.*Warning the log could not be written for a while/);
 });
 
 test("a directory for step logs that cannot be made costs the log of the step alone", async () => {

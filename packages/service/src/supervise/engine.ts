@@ -3,7 +3,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { HubClient, resolveToken } from "@lockstep/client";
 import { counted } from "@lockstep/core";
-import { type Random, systemClock, systemRandom } from "@lockstep/platform";
+import { afterOwnTime, type Random, systemClock, systemRandom } from "@lockstep/platform";
 import {
   type ClaimedStep,
   isLockstepError,
@@ -348,15 +348,14 @@ class Engine {
     );
     this.#drained.clear();
     for (const { loop } of this.#queues) loop.take({ kind: "drain", for: why, limitMs: drainMs });
-    if (why === "stop") {
-      const timer = setTimeout(() => {
+    if (why === "stop")
+      // Whoever stood still beyond the limit has handed nothing over yet. The end of this process calls it off.
+      afterOwnTime(drainMs + DRAIN_GRACE_MS, () => {
         this.#log.warning(
           "not everything could be handed over in time; the hub finds out when the lease ends",
         );
         this.#finish(0);
-      }, drainMs + DRAIN_GRACE_MS);
-      timer.unref();
-    }
+      });
     if (this.#queues.length === 0) this.#finish(0);
   }
 
