@@ -4,12 +4,15 @@ import { join } from "node:path";
 /**
  * A process that swaps files as fast as it can, as the user that it was started as: `racer.ts flip FILE GOOD EVIL` writes
  * one content after the other into a file; `racer.ts swap DIRECTORY EVIL` puts its own file, or a link to it, in place of
- * every file that it reaches below a directory. Until `stop` stands in its own directory; then it says how often.
+ * every file that it reaches below a directory. Until `stop` stands in its own directory; then it says how often. Once it
+ * has tried often it says so, too.
  */
 const [task, target = "", ...words] = process.argv.slice(2);
 const own = process.cwd();
 let tried = 0;
 let done = 0;
+const OFTEN = 1000;
+let hasSaidOften = false;
 
 function attempt(act: () => void): void {
   tried++;
@@ -54,5 +57,9 @@ process.stdout.write("ready\n");
 for (let turn = 0; turn % 16 !== 0 || !existsSync(join(own, "stop")); turn++) {
   if (task === "flip") attempt(() => writeFileSync(target, words[turn % 2] ?? "", { flag: "r+" }));
   else swapBelow(target, words[0] ?? "");
+  if (!hasSaidOften && (task === "flip" ? done : tried) > OFTEN) {
+    hasSaidOften = true;
+    process.stdout.write("often\n");
+  }
 }
 process.stdout.write(`${JSON.stringify({ tried, done })}\n`);
