@@ -144,7 +144,7 @@ export function beforeSwitch(context) {
   fs.writeFileSync(tmpdir() + "/scratch", "");
 }
 export function afterSwitch() {
-  const started = spawn(process.execPath, ["-e", "require('fs').writeFileSync('data/started', String(process.pid)); setTimeout(() => {}, 600000)"], { stdio: "ignore", detached: true });
+  const started = spawn(process.execPath, ["-e", "const fs = require('fs'); fs.writeFileSync('data/starting', String(process.pid)); fs.renameSync('data/starting', 'data/started'); setTimeout(() => {}, 600000)"], { stdio: "ignore", detached: true });
   started.unref();
 }
 export async function probe() {
@@ -155,6 +155,7 @@ export async function probe() {
   await update(directory, world.options());
   assert.equal(readFileSync(join(directory, "data/migrated"), "utf8"), "one");
   const pid = Number(readFileSync(join(directory, "data/started"), "utf8"));
+  assert.ok(pid > 1, `no process: ${pid}`);
   assert.equal(process.kill(pid, 0), true, "what it started is gone");
   process.kill(pid, "SIGKILL");
 });
