@@ -56,7 +56,8 @@ function post(path: string, type: string, body: Uint8Array): Promise<{ status: n
   return new Promise((resolve, reject) => {
     const sent = request(
       new URL(path, hub.url),
-      { method: "POST", headers: { "content-type": type } },
+      // A connection for each: one that was kept may be closed by the hub just then.
+      { method: "POST", headers: { "content-type": type }, agent: false },
       (answer) => {
         const chunks: Buffer[] = [];
         answer.on("data", (chunk: Buffer) => chunks.push(chunk));
