@@ -131,7 +131,8 @@ export class Programs {
   }
 }
 
-const STOP_MS = 30_000;
+/** A hub that is told to end while it makes its database ends when it has it, which takes minutes on a busy machine. */
+const STOP_MS = 300_000;
 
 function asError(reason: unknown): Error {
   return reason instanceof Error ? reason : new Error(String(reason));

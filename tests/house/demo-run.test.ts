@@ -32,9 +32,25 @@ function prepare(t: TestContext) {
   return directory;
 }
 
-function start(directory: string): ChildProcess {
+/** Presses Ctrl-C in the very moment in which the demonstration writes these words: a test that looks on may be too late. */
+function pressing(words: string): string {
+  const program = `
+    const write = process.stdout.write.bind(process.stdout);
+    let said = "";
+    process.stdout.write = (chunk, ...more) => {
+      const before = said;
+      said += chunk;
+      const isTaken = write(chunk, ...more);
+      const words = ${JSON.stringify(words)};
+      if (!before.includes(words) && said.includes(words)) process.kill(process.pid, "SIGINT");
+      return isTaken;
+    };`;
+  return `data:text/javascript,${encodeURIComponent(program)}`;
+}
+
+function start(directory: string, ...options: string[]): ChildProcess {
   const demo = join(root, "scripts", "demo.ts");
-  return spawn(process.execPath, [demo, "--from", "sample@1.0.0", "--to", "sample@1.1.0"], {
+  return spawn(process.execPath, [...options, demo, "--from", "sample@1.0.0", "--to", "sample@1.1.0"], {
     stdio: ["ignore", "pipe", "pipe"],
     env: {
       ...process.env,
@@ -76,14 +92,10 @@ test("the demonstration shows both installations following, and leaves nothing",
 for (const moment of ["A hub, with a database", "Install a server", "watch them follow"])
   test(`stopped by Ctrl-C at "${moment}", the demonstration leaves nothing`, async (t) => {
     const directory = prepare(t);
-    const child = start(directory);
+    const child = start(directory, "--import", pressing(moment));
     let output = "";
     child.stderr?.resume();
-    child.stdout?.on("data", (chunk) => {
-      const before = output;
-      output += chunk;
-      if (!before.includes(moment) && output.includes(moment)) child.kill("SIGINT");
-    });
+    child.stdout?.on("data", (chunk) => (output += chunk));
     const [status] = await once(child, "close");
     assert.equal(status, 130, output);
     assert.deepEqual(leftovers(directory), []);
