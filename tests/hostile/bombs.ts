@@ -244,7 +244,7 @@ export const BOMBS: Readonly<Record<string, Bomb>> = {
   },
   "an archive that is inflated anew for each byte": {
     says: /^DELTA_INVALID.*more work/,
-    growthMiBMax: 200,
+    growthMiBMax: 96,
     make: thrash,
   },
   "an archive of 1 GiB in a delta of a few bytes": {

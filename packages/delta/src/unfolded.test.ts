@@ -62,3 +62,17 @@ test("what is inflated is counted before it is, however often it is read", () =>
   assert.throws(readAll, /enough/);
   assert.equal(left, 100 * MEBIBYTE - 4 * large.inflatedLength);
 });
+
+test("what is kept no longer is given back at once, and read again where it is wanted again", () => {
+  const large = { ...entry, inflatedLength: 20 * MEBIBYTE };
+  const pieces = [large, entry, large].map((each) => ({ kind: "inflated", entry: each }) as const);
+  const source = new UnfoldedSource(file, pieces);
+  const starts = [0, large.inflatedLength, large.inflatedLength + content.length] as const;
+  const first = source.read(starts[0], 10);
+  const second = source.read(starts[1], 10);
+  assert.equal(first.buffer.byteLength, large.inflatedLength);
+  source.read(starts[2], 10);
+  assert.equal(first.buffer.byteLength, 0);
+  assert.deepEqual(second, content.subarray(0, 10), "there is room for this one");
+  assert.deepEqual(source.read(starts[0], 10), new Uint8Array(10));
+});

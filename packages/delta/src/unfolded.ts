@@ -86,8 +86,17 @@ export class UnfoldedSource implements ByteSource {
       if (this.#keptBytes <= KEPT_BYTES || oldest === i) return;
       this.#kept.delete(oldest);
       this.#keptBytes -= bytes.length;
+      giveBack(bytes);
     }
   }
+}
+
+/**
+ * Gives memory back at once, where it is no part of Node's pool: what a read gave is valid until the next one, and the
+ * collector, which has its own threads, comes for it late on a busy machine.
+ */
+function giveBack({ buffer, length }: Uint8Array): void {
+  if (length >= Buffer.poolSize && buffer instanceof ArrayBuffer) buffer.transfer(0);
 }
 
 /**
