@@ -29,6 +29,8 @@ const LARGE = Buffer.concat(
   Array.from({ length: 40_000 }, (_, at) => createHash("sha256").update(`${at}`).digest()),
 );
 
+export const LARGE_SHA256 = createHash("sha256").update(LARGE).digest("hex");
+
 const FIRST = {
   "app/server.js": "one",
   "app/lib/a.js": "one",
@@ -55,6 +57,7 @@ export async function makeProduct(directory: string): Promise<Product> {
     const before = productTree(base);
     await load(hub, directory, "2", SECOND);
     const work = join(directory, "product-work");
+    await untilThereIsAStep(base, work, hub.env);
     copyTree(base, work);
     const calls = await traceChanges(commandFor(work), work, join(directory, "trace"), hub.env);
     const after = productTree(work);
@@ -63,6 +66,23 @@ export async function makeProduct(directory: string): Promise<Product> {
   } catch (error) {
     await hub.stop();
     throw error;
+  }
+}
+
+/**
+ * The hub makes the step to the second release in the background, and an update with it makes other calls than one
+ * without: from now on every update has it.
+ */
+async function untilThereIsAStep(
+  base: string,
+  work: string,
+  env: Readonly<Record<string, string>>,
+): Promise<void> {
+  for (let isUsed = false; !isUsed; ) {
+    copyTree(base, work);
+    await mustRun(["update", work, "--quiet"], env);
+    isUsed = /"action":"step".*"result":"ok"/.test(fs.readFileSync(join(work, "update.log"), "utf8"));
+    fs.rmSync(work, { recursive: true });
   }
 }
 
