@@ -46,18 +46,19 @@ export class ExitBook {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await writeFile(this.#marker, "This daemon runs, or did not end in order.\n", { mode: 0o600 });
     if (before === null) return;
-    // When it fell it had just said that it was there; by its own clock, which is ours.
-    this.#inBackground(async () => {
-      const last = await documents.read(at(REPORTS, node));
-      await this.#record(node, last?.at ?? clock.now(), "its daemon did not end in order");
+    // When it fell it had just said that it was there; by its own clock, which is ours. Read before we say so ourselves.
+    const last = await documents.read(at(REPORTS, node)).catch((error: unknown) => {
+      if (!isLockstepError(error)) throw error;
+      return null;
     });
+    this.#inBackground(node, last?.at ?? clock.now(), "its daemon did not end in order");
   }
 
   /** We took a virtual server that its owner had not given back, nor said anything of for `silentMs`. */
   lost(owner: string, server: string, silentMs: number): void {
     // When it fell, not when we took: what lies in between is as long as the lease is waited for.
     const fell = Math.round(this.#options.clock.now() - silentMs);
-    this.#inBackground(() => this.#record(owner, fell, `it was lost as owner of ${server}`));
+    this.#inBackground(owner, fell, `it was lost as owner of ${server}`);
   }
 
   /** This daemon ends in order. */
@@ -67,18 +68,26 @@ export class ExitBook {
     await rm(this.#marker, { force: true });
   }
 
-  async #record(node: string, fell: number, why: string): Promise<void> {
+  /** `isRepeated`: it may stand there already, by a write of ours whose answer was lost. */
+  async #record(node: string, fell: number, why: string, isRepeated: boolean): Promise<void> {
     const { documents, mirror, clock, note } = this.#options;
     const { members, cluster } = mirror;
     const others = [...members.values()].filter((each) => each.node !== node);
     const outNow = others.filter(({ quarantinedUntil }) => (quarantinedUntil ?? 0) > clock.now()).length;
+    const judge = (exits: readonly number[]) =>
+      judgeQuarantine(exits, clock.now(), members.size, outNow, cluster?.quarantine);
     let news: { readonly until: number | null } | null = null;
     await documents.change(at(MEMBERS, node), (present): ClusterMember | null => {
       news = null;
+      if (isRepeated && present?.exits.includes(fell) === true) {
+        const isOut = judge(present.exits) !== null;
+        news = { until: isOut ? present.quarantinedUntil : null };
+        return present;
+      }
       if (present === null || present.exits.some((each) => Math.abs(each - fell) < SAME_FALL_MS))
         return present;
       const exits = [...present.exits, fell].slice(-EXITS_KEPT);
-      const until = judgeQuarantine(exits, clock.now(), members.size, outNow, cluster?.quarantine);
+      const until = judge(exits);
       news = { until };
       return { ...present, exits, quarantinedUntil: until ?? present.quarantinedUntil };
     });
@@ -93,15 +102,16 @@ export class ExitBook {
   }
 
   /** Until the store has taken it. */
-  #inBackground(act: () => Promise<void>): void {
+  #inBackground(node: string, fell: number, why: string): void {
     const { clock, log } = this.#options;
     const task = (async () => {
-      while (!this.#ending.signal.aborted) {
+      for (let isRepeated = false; !this.#ending.signal.aborted; ) {
         try {
           // Without the cluster's definition nobody knows how often is too often.
-          if (this.#options.mirror.isReady) return await act();
+          if (this.#options.mirror.isReady) return await this.#record(node, fell, why, isRepeated);
         } catch (error) {
           if (!isLockstepError(error)) throw error;
+          isRepeated = true;
           log.debug("an exit could not be written down", { error });
         }
         await clock.sleep(RETRY_MS, this.#ending.signal);
