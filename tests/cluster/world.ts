@@ -6,6 +6,7 @@ import {
   copyFileSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   writeFileSync,
@@ -203,15 +204,23 @@ export class World {
 
   /** SIGKILL, also to what a drill has started in its place. */
   async killDaemon(name: NodeName): Promise<void> {
-    for (const pid of this.daemonsOf(name)) send(pid);
-    await this.until(`no daemon of ${name}`, () => (this.daemonsOf(name).length === 0 ? true : null));
+    const killed = new Set<number>();
+    // Its port is free for the next one when the kernel is done with all of it.
+    await this.until(`no daemon of ${name}`, () => {
+      const found = this.daemonsOf(name);
+      for (const pid of found) send(pid);
+      for (const pid of found) killed.add(pid);
+      return found.length === 0 && [...killed].every(isGone) ? true : null;
+    });
   }
 
   /** The processes that are a node's daemon now. */
   daemonsOf(name: NodeName): number[] {
-    return findMarked(this.path(name, "node.toml"), "LOCKSTEP_NODE_CONFIG").filter((pid) =>
+    const found = findMarked(this.path(name, "node.toml"), "LOCKSTEP_NODE_CONFIG").filter((pid) =>
       /^[^\0]*node\0.*\0node\0--config\0/.test(commandOf(pid)),
     );
+    // What a daemon has just forked looks like it until it is another program.
+    return found.filter((pid) => !found.includes(parentOf(pid)));
   }
 
   /** On which nodes a program runs that belongs to a virtual server's service. */
@@ -292,6 +301,29 @@ function send(pid: number): void {
     process.kill(pid, "SIGKILL");
   } catch {
     // It has ended.
+  }
+}
+
+/** Behind the name, which may hold anything: state, parent and so on (proc(5)). */
+function statOf(pid: number): string[] {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  } catch {
+    return [];
+  }
+}
+
+const parentOf = (pid: number): number => Number(statOf(pid)[1] ?? 0);
+
+/** Whether nothing of a process is left that could hold anything: the first thread may be a zombie before the others are. */
+function isGone(pid: number): boolean {
+  const [state] = statOf(pid);
+  if (state === undefined) return true;
+  try {
+    return (state === "Z" || state === "X") && readdirSync(`/proc/${pid}/task`).length < 2;
+  } catch {
+    return true;
   }
 }
 

@@ -54,7 +54,7 @@ interface Drill {
 /** A daemon follows a hint at once and looks by itself every five seconds. */
 const CLAIM_MS = 20_000;
 const PROBED_FIRST_MS = 600;
-const PROBED_FIRST_LIMIT_MS = 5_000;
+const PROBED_FIRST_LIMIT_MS = 15_000;
 /** So many questions in a row are answered before it counts as back. */
 const ANSWERS = 10;
 const SLACK_MS = 60_000;
