@@ -125,6 +125,26 @@ test("A8: many mirrors that are just quick enough do not hold us beyond the dead
   assert.ok(clock.now() < 60_000, `${clock.now()} ms`);
 });
 
+test("a process that stood still takes no mirror for slow", async () => {
+  const clock = new TestClock();
+  const after = (...pauses: number[]): Mirror => ({
+    name: "mirror",
+    open: async () => ({
+      offset: 0,
+      chunks: (async function* () {
+        for (const ms of pauses) await clock.pass(ms);
+        yield DOCUMENT;
+      })(),
+    }),
+  });
+  const day = 86_400_000;
+  assert.deepEqual(await fetched(new MirrorSource([after(day)], clock)), DOCUMENT);
+  assert.deepEqual(await fetched(new MirrorSource([after(9_000, day, 9_000)], clock)), DOCUMENT);
+  // The control: as long, with this process awake.
+  const awake = Array.from({ length: 20 }, () => 999);
+  assert.equal(await fetched(new MirrorSource([after(...awake)], clock)), "HUB_UNREACHABLE");
+});
+
 test("what breaks off goes on where it stopped", async () => {
   const clock = new TestClock();
   const asked: number[] = [];

@@ -43,6 +43,9 @@ export const DEFAULT_FETCH_LIMITS: FetchLimits = {
   resumesMax: 2,
 };
 
+/** Who is woken so much too late stood still: what a mirror sent meanwhile lies there unread. */
+const STOOD_STILL_MS = 2_000;
+
 /** Where documents come from. */
 export interface DocumentSource {
   /**
@@ -168,10 +171,12 @@ class Watch {
   readonly #ended = new AbortController();
   readonly #clock: Clock;
   readonly #limits: FetchLimits;
-  readonly #until: number;
   readonly #what: string;
+  #until: number;
   #windowEnd: number;
   #windowBytes = 0;
+  /** When this process is to go on: when who waits is to be woken, and at once where nobody waits. */
+  #wakeAt: number;
 
   constructor(
     clock: Clock,
@@ -184,13 +189,15 @@ class Watch {
     this.#limits = limits;
     this.#until = until;
     this.#what = what;
-    this.#windowEnd = clock.monotonic() + limits.rateWindowMs;
+    this.#wakeAt = clock.monotonic();
+    this.#windowEnd = this.#wakeAt + limits.rateWindowMs;
     this.signal = outer === undefined ? this.#ended.signal : AbortSignal.any([outer, this.#ended.signal]);
   }
 
   /** Waits for a step of the request, no longer than is left of the window and the deadline. */
   async over<T>(step: Promise<T>): Promise<T> {
     const done = new AbortController();
+    this.#beginAnewAfterStandstill();
     const late = this.#late(done.signal);
     // Whichever comes second is nobody's concern any more.
     late.catch(() => {});
@@ -198,6 +205,8 @@ class Watch {
     try {
       return await Promise.race([step, late]);
     } finally {
+      this.#beginAnewAfterStandstill();
+      this.#wakeAt = this.#clock.monotonic();
       done.abort();
     }
   }
@@ -207,10 +216,23 @@ class Watch {
     while (!done.aborted) {
       const leftMs = Math.min(this.#windowEnd, this.#until) - this.#clock.monotonic();
       if (leftMs <= 0) throw this.#tooSlow();
+      this.#wakeAt = this.#clock.monotonic() + leftMs;
       await this.#clock.sleep(leftMs, done);
+      this.#beginAnewAfterStandstill();
       await nextTurn();
     }
     return await new Promise<never>(() => {});
+  }
+
+  /** What time went by while this process stood still, no mirror held it up. */
+  #beginAnewAfterStandstill(): void {
+    const now = this.#clock.monotonic();
+    const lateMs = now - this.#wakeAt;
+    if (lateMs < STOOD_STILL_MS) return;
+    this.#windowBytes = 0;
+    this.#windowEnd = now + this.#limits.rateWindowMs;
+    this.#until = Math.max(this.#until + lateMs, this.#windowEnd);
+    this.#wakeAt = now;
   }
 
   /** Counts bytes. Throws when a window ended with too few of them. */
