@@ -119,7 +119,8 @@ class Supervisor {
         (end.status === exitStatus("SERVICE_ALREADY_RUNNING") && !this.#announced)
       )
         return end.status;
-      if (signal.aborted) return end.status ?? 1;
+      // One that had only just begun, and had nothing in hand, does not hear the signal: it dies of it.
+      if (signal.aborted) return end.signal === "SIGTERM" ? 0 : (end.status ?? 1);
       failures = systemClock.monotonic() - startedAt > STEADY_MS ? 1 : failures + 1;
       const pause = Math.min(BACK_OFF_MS.first * 2 ** Math.min(failures - 1, 10), BACK_OFF_MS.max);
       this.#tell(`the service's engine ended (${describeEnd(end)}); it starts again in ${pause / 1000} s`);
