@@ -33,14 +33,17 @@ export interface HubSession {
   ) => Promise<Map<string, { targets: string[]; sha256: string | null; mode: number }>>;
 }
 
-/** Starts the hub before the tests of the file that calls it, and ends it after them. */
-export function useHub(): HubSession {
+/** Starts the hub, with these settings, before the tests of the file that calls it, and ends it after them. */
+export function useHub(...settings: string[]): HubSession {
   const directory = mkdtempSync(join(tmpdir(), "lockstep-cli-test-"));
   let running: TestHub | null = null;
   const hub = () => running ?? assert.fail("the hub does not run yet");
 
   before(async () => {
     running = await startTestHub(directory);
+    if (settings.length === 0) return;
+    const set = await run("settings", "set", ...settings);
+    assert.equal(set.status, 0, set.stderr);
   });
 
   after(async () => {
