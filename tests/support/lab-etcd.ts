@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { Lab } from "./lab.ts";
 import type { LabHost } from "./lab-host.ts";
 
-const READY_MS = 30_000;
+const READY_MS = 300_000;
 const HEALTH = `fetch(process.argv[1] + "/health", { signal: AbortSignal.timeout(2000) })
   .then((answer) => answer.text()).then((text) => console.log(text), () => console.log("not there"));`;
 
