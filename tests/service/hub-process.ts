@@ -26,10 +26,9 @@ export class HubProcess {
   }
 
   static async start(t: TestContext, database: TestDatabase): Promise<HubProcess> {
-    let hub: HubProcess | null = null;
-    // Before its directory is taken away.
-    t.after(() => hub?.kill());
-    hub = new HubProcess(temporaryDirectory(t), database);
+    const hub = new HubProcess(temporaryDirectory(t), database);
+    // Before its database and its directory are taken away.
+    database.beforeClose(() => hub.kill());
     await hub.restart();
     return hub;
   }
