@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import {
   appendFileSync,
   chmodSync,
@@ -10,13 +10,12 @@ import {
   readFileSync,
   rmSync,
   statSync,
-  utimesSync,
   writeFileSync,
 } from "node:fs";
-import { createServer, request } from "node:http";
+import { type ClientRequest, createServer, type IncomingMessage, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { type LoadDocument, useHub } from "./hub-session.ts";
 import {
   documentOf,
@@ -81,9 +80,11 @@ async function onTerminal(answer: string, ...args: string[]): Promise<Ended> {
     },
   );
   const end = ended(child);
+  let shown = "";
   let typed = false;
   child.stdout?.on("data", (text: string) => {
-    if (!typed && text.includes("[y/N]")) {
+    shown += text;
+    if (!typed && shown.includes("[y/N]")) {
       typed = true;
       child.stdin?.write(answer);
     }
@@ -252,25 +253,64 @@ test("a load of many files and a large one arrives byte for byte, and equal cont
   assert.deepEqual(readdirSync(join(target, "many"), { recursive: true }).length, names.length);
 });
 
-test("a file that changes while it is loaded ends the load, and nothing of it is left", async () => {
-  const source = makeSource("changing", { quiet: "x" });
-  // Large enough to be still on its way when it changes; a sparse file costs nothing to make.
-  const target = join(source, "changing/large");
-  writeFileSync(target, "");
-  for (let i = 0; i < 64; i++) appendFileSync(target, Buffer.alloc(1024 * 1024, i + 1));
-  const child = start(["load", source, "--module", "CHANGING", "--version", "1", "--yes", "--json"], {
-    env: hub().env,
+/** Stands between a command and the hub and hands everything on. `meddle` says true where it takes the answer itself. */
+async function standBetween(
+  context: TestContext,
+  meddle: (call: string, incoming: IncomingMessage, handed: ClientRequest) => boolean,
+): Promise<Readonly<Record<string, string>>> {
+  const between = createServer((incoming, answer) => {
+    const { method = "GET", url = "/", headers } = incoming;
+    const handed = request(new URL(url, hub().url), { method, headers, agent: false });
+    if (!meddle(`${method} ${url}`, incoming, handed))
+      handed.once("response", (answered) => {
+        answer.writeHead(answered.statusCode ?? 500, answered.headers);
+        answered.pipe(answer);
+      });
+    handed.on("error", () => answer.destroy());
+    // What was broken off is no whole request for the hub either.
+    incoming.once("close", () => {
+      if (!incoming.complete) handed.destroy();
+    });
+    incoming.pipe(handed);
   });
-  const end = ended(child);
-  const timer = setInterval(() => {
-    appendFileSync(target, "changed");
-    utimesSync(target, new Date(), new Date());
-  }, 5);
-  const result = await end.finally(() => clearInterval(timer));
-  assert.equal(result.status, 1, result.stderr);
-  assert.equal(documentOf<ErrorDocument>(result).error.code, "LOAD_SOURCE_CHANGED");
-  assert.equal((await listed("changing/**")).size, 0);
-});
+  // A command may be busy for long between two requests.
+  between.keepAliveTimeout = 0;
+  await new Promise<void>((resolve) => between.listen(0, "127.0.0.1", resolve));
+  context.after(() => between.close());
+  const { port } = between.address() as AddressInfo;
+  return { ...hub().env, LOCKSTEP_HUB: `http://127.0.0.1:${port}` };
+}
+
+/** Moments of a load: its files are found, they are read, the large one is on its way. */
+for (const moment of ["GET /v1/settings", "POST /v1/loads/compare", "POST /v1/loads"])
+  test(`a file that changes while it is loaded ends the load, and nothing of it is left (${moment})`, async (context) => {
+    const source = makeSource("changing", { quiet: "x" });
+    const target = join(source, "changing/large");
+    // More than what stands between loader and hub can hold, and not to be made smaller.
+    writeFileSync(target, randomBytes(64 * 1024 * 1024));
+    let isChanged = false;
+    const change = () => {
+      if (!isChanged) appendFileSync(target, "changed");
+      isChanged = true;
+    };
+    const env = await standBetween(context, (call, incoming) => {
+      if (call !== moment) return false;
+      let bytes = 0;
+      if (call !== "POST /v1/loads") change();
+      else
+        incoming.on("data", (chunk: Buffer) => {
+          bytes += chunk.length;
+          if (bytes > 1024 * 1024) change();
+        });
+      return false;
+    });
+    const args = ["load", source, "--module", "CHANGING", "--version", "1", "--yes", "--json"];
+    const result = await ended(start(args, { env }));
+    assert.ok(isChanged);
+    assert.equal(result.status, 1, result.stderr);
+    assert.equal(documentOf<ErrorDocument>(result).error.code, "LOAD_SOURCE_CHANGED");
+    assert.equal((await listed("changing/**")).size, 0);
+  });
 
 test("a load that is interrupted leaves nothing behind", async () => {
   const source = makeSource("stopped", {});
@@ -285,9 +325,11 @@ test("a load that is interrupted leaves nothing behind", async () => {
   const child = start(args, { env: hub().env });
   const end = ended(child);
   // As soon as it says what it compares, the sending begins.
+  let said = "";
   await new Promise<void>((resolve) => {
     child.stderr?.on("data", (text: string) => {
-      if (text.includes("STOPPED 1")) resolve();
+      said += text;
+      if (said.includes("STOPPED 1")) resolve();
     });
   });
   child.kill("SIGINT");
@@ -306,26 +348,14 @@ test("a load that is stopped when everything is sent says that the hub may have 
   const source = makeSource("sent", { a: "sent" });
   const args = ["load", source, "--module", "SENT", "--version", "1", "--assign", "**=Server", "--yes"];
   let child: ReturnType<typeof start> | null = null;
-  // Hands everything on, save that the hub's answer to the load never comes back.
-  const between = createServer((incoming, answer) => {
-    const { method = "GET", url = "/", headers } = incoming;
-    const isLoad = method === "POST" && url === "/v1/loads";
-    const handed = request(new URL(url, hub().url), { method, headers }, (answered) => {
-      if (isLoad) {
-        answered.resume();
-        child?.kill("SIGINT");
-        return;
-      }
-      answer.writeHead(answered.statusCode ?? 500, answered.headers);
-      answered.pipe(answer);
-    });
-    handed.on("error", () => answer.destroy());
-    incoming.pipe(handed);
+  // The hub's answer to the load never comes back.
+  const env = await standBetween(context, (call, _, handed) => {
+    if (call !== "POST /v1/loads") return false;
+    // When all of it is there: it may begin before the load is taken.
+    handed.once("response", (answered) => answered.resume().once("end", () => child?.kill("SIGINT")));
+    return true;
   });
-  await new Promise<void>((resolve) => between.listen(0, "127.0.0.1", resolve));
-  context.after(() => between.close());
-  const { port } = between.address() as AddressInfo;
-  child = start(args, { env: { ...hub().env, LOCKSTEP_HUB: `http://127.0.0.1:${port}` } });
+  child = start(args, { env });
   const result = await ended(child);
   assert.equal(result.status, 130, result.stderr);
   assert.match(
