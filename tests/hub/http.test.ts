@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
@@ -87,6 +89,25 @@ describe("the HTTP interface", () => {
     assert.equal(codeOf(await ask(hub, "GET", "/v1/files", { token: null })), "AUTHENTICATION_REQUIRED");
     assert.equal(codeOf(await ask(hub, "GET", "/v1/nothing", { token: null })), "AUTHENTICATION_REQUIRED");
     assert.equal(codeOf(await ask(hub, "GET", "/v1/nothing")), "NOT_FOUND");
+  });
+
+  const places = "/proc/sys/net/core/somaxconn";
+  test("seven hundred clients who come while the hub is busy stand in line", {
+    skip:
+      (!existsSync(places) || Number(readFileSync(places, "utf8")) < 1_000) && "the system has fewer places",
+  }, async (t) => {
+    const hub = await startTestHub(t, server);
+    const { hostname, port } = new URL(hub.url);
+    const program = `
+      import { connect } from "node:net";
+      let open = 0;
+      const opened = () => ++open === 700 && process.exit(0);
+      for (let n = 0; n < 700; n++) connect(${port}, "${hostname}", opened);
+    `;
+    // Until this returns nobody here takes a connection.
+    const { status } = spawnSync(process.execPath, ["--input-type=module", "--eval", program]);
+    assert.equal(status, 0);
+    assert.equal((await ask(hub, "GET", "/health")).status, 200);
   });
 
   test("the description lists every route that the server knows, and names its components", async (t) => {

@@ -100,6 +100,11 @@ const STEPS_BYTES_MAX = 2 * 2 ** 30;
 /** 4 slots and 2 more for the DBQueue, 1 for the semaphore, the rest for requests. */
 const CONNECTIONS = 24;
 const GRACE_MS = 30_000;
+/**
+ * So many may stand at the door while the hub is busy, if the system allows as many; of those beyond some are cut off.
+ * After a restart of the hub all services and installations come in the same second.
+ */
+const BACKLOG = 4_096;
 
 export const HUB_VERSION: string = manifest.version;
 
@@ -345,7 +350,7 @@ function schemaOlder(): LockstepError {
 
 async function listen(server: HubServer, address: ListenAddress, tls: boolean): Promise<string> {
   try {
-    await server.listen({ host: address.host, port: address.port });
+    await server.listen({ host: address.host, port: address.port, backlog: BACKLOG });
   } catch (cause) {
     throw new LockstepError("HUB_LISTEN_FAILED", `the hub cannot listen on ${address.host}:${address.port}`, {
       found: cause instanceof Error && "code" in cause ? String(cause.code) : String(cause),
