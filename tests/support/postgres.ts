@@ -129,7 +129,7 @@ async function startShared(programs: string | null): Promise<RunningServer> {
 async function stopShared({ embedded, admin, directory }: RunningServer): Promise<void> {
   await admin.close();
   await embedded.stop();
-  await rm(directory, { recursive: true, force: true });
+  await rm(directory, { recursive: true, force: true, maxRetries: 40, retryDelay: 250 });
 }
 
 function addressParts(embedded: EmbeddedPostgres) {

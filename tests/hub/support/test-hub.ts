@@ -37,7 +37,8 @@ export function connectionString(address: TestDatabase["address"]): string {
 
 export async function temporaryDirectory(t: TestContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "lockstep-test-hub-"));
-  t.after(() => rm(directory, { recursive: true, force: true }));
+  // Who writes there may still be on his way out.
+  t.after(() => rm(directory, { recursive: true, force: true, maxRetries: 40, retryDelay: 250 }));
   return directory;
 }
 
@@ -58,7 +59,8 @@ export async function startTestHub(
     updater: TEST_UPDATER,
     ...hubOptions,
   });
-  t.after(() => running.stop({ graceMs: 1_000 }));
+  // Before its database and its directory go: what a test registers first is called first.
+  database.beforeClose(() => running.stop({ graceMs: 1_000 }));
   const { pool } = database;
   return {
     url: running.url,
