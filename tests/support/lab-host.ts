@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { processesIn, processState } from "./lab-namespaces.ts";
+import { hasEnded, isStopped, processesIn } from "./lab-namespaces.ts";
 
 export interface RunAnswer {
   readonly status: number | null;
@@ -138,8 +138,16 @@ export class LabHost implements HostPlace {
 
   /** The machine dies: every process at once, and what they fork meanwhile. */
   async killAll(): Promise<void> {
-    for (let pids = this.processes(); pids.length > 0; pids = this.processes()) {
-      for (const pid of pids) send(pid, "SIGKILL");
+    // On its way to its end a process is in no namespace any more, and may still hold a socket.
+    const killed = new Set<number>();
+    for (;;) {
+      const haveEnded = [...killed].every(hasEnded);
+      const pids = this.processes();
+      if (haveEnded && pids.length === 0) return;
+      for (const pid of pids) {
+        send(pid, "SIGKILL");
+        killed.add(pid);
+      }
       await pause();
     }
   }
@@ -147,7 +155,7 @@ export class LabHost implements HostPlace {
   /** The machine stands still; nothing of it runs until `thawAll`. */
   async freezeAll(): Promise<void> {
     for (;;) {
-      const running = this.processes().filter((pid) => processState(pid) !== "T");
+      const running = this.processes().filter((pid) => !isStopped(pid));
       if (running.length === 0) return;
       for (const pid of running) send(pid, "SIGSTOP");
       await pause();

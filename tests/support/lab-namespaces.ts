@@ -53,14 +53,31 @@ export function processesIn(namespace: string): number[] {
 }
 
 /** `R`, `S`, `T` and so on (proc(5)); null: there is no such process. */
-export function processState(pid: number): string | null {
+export function processState(pid: number, place = `/proc/${pid}`): string | null {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    const stat = readFileSync(`${place}/stat`, "latin1");
     return stat.slice(stat.lastIndexOf(")") + 2, stat.lastIndexOf(")") + 3);
   } catch {
     return null;
   }
 }
+
+/** The same of each of its threads. A process has ended, or stands still, when the last of them has: the first tells nothing. */
+function threadStates(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`)
+      .map((thread) => processState(pid, `/proc/${pid}/task/${thread}`))
+      .filter((state) => state !== null);
+  } catch {
+    return [];
+  }
+}
+
+/** Whether nothing of a process runs any more, and all that it held open is closed. */
+export const hasEnded = (pid: number): boolean => threadStates(pid).every((state) => "ZX".includes(state));
+
+/** Whether a process stands still. */
+export const isStopped = (pid: number): boolean => threadStates(pid).every((state) => "TZX".includes(state));
 
 const isZombie = (pid: number): boolean => ["Z", "X", null].includes(processState(pid));
 
