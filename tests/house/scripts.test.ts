@@ -20,7 +20,7 @@ test("the counts are those of the test runner: passed, failed, skipped with its 
   const bad = write("bad.test.mjs", 'test("c", () => assert.equal(1, 2));');
   const skips = write("skips.test.mjs", 'test("d", { skip: "no strace here" }, () => {});');
   const dies = write("dies.test.mjs", 'test("e", () => {}); process.kill(process.pid, "SIGKILL");');
-  const options = { concurrency: 2, timeoutMs: 60_000, output: "kept" } as const;
+  const options = { concurrency: 2, timeoutMs: 600_000, output: "kept" } as const;
   for (const isolation of ["together", "apart"] as const) {
     const mixed = await runTests({ ...options, isolation, files: [good, bad, skips] });
     assert.deepEqual([mixed.ok, mixed.passed, mixed.failed], [false, 2, 1], isolation);
