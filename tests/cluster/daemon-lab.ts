@@ -96,6 +96,7 @@ export class DaemonLab {
     const store: CoordinationConfig = {
       ...(options.store ?? { store: "etcd", endpoints: etcd?.endpoints ?? [] }),
       prefix: `lockstep/test-${randomUUID()}/`,
+      // A member that stands still for a moment costs nobody its turn.
       callMs: 10_000,
     };
     // A store that is busy choosing a leader is no failure of the test that looks into it.
@@ -142,9 +143,8 @@ export class DaemonLab {
     for (const node of nodes) {
       mkdirSync(this.directory(node), { recursive: true });
       writeFileSync(join(this.directory(node), "cluster.key"), `${key}\n`, { mode: 0o600 });
-      // Calls have the limit of the daemons' own defaults; JSON's texts and lists are TOML's too.
-      const { callMs: _, ...said } = store;
-      const lines = Object.entries(said).map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`);
+      // JSON's texts, numbers and lists are TOML's too.
+      const lines = Object.entries(store).map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`);
       writeFileSync(
         this.configFile(node),
         `name = "${node}"\naddress = "127.0.0.1:0"\ndata = "data"\n[key]\nfile = "cluster.key"\n[coordination]\n${lines.join("")}`,
