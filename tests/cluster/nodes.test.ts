@@ -158,7 +158,7 @@ async function tellStory(t: TestContext, coordination: CoordinationConfig): Prom
   const lab = new Lab(coordination);
   t.after(() => lab.end());
   // Its own look at the store may take longer than a daemon's.
-  const store = await openCoordination({ ...coordination, callMs: 20_000 }, systemClock);
+  const store = await openCoordination({ ...coordination, callMs: 120_000 }, systemClock);
   t.after(() => store.close());
   const token = async () => (await store.read("JOBS")).record?.token ?? 0;
 

@@ -149,7 +149,7 @@ logging {
 quorum {
  provider: corosync_votequorum
  two_node: 1
- wait_for_all: 1
+ wait_for_all: 0
 }
 nodelist {
 ${nodes.join("")}}
@@ -157,8 +157,8 @@ ${nodes.join("")}}
 }
 
 /**
- * What docs/operating/pacemaker.md says in commands. No fencing: nothing here has a power switch. So that no node begins
- * before it has seen the other, or takes one that stands still for seconds for dead, there is a quorum, and a slow token.
+ * What docs/operating/pacemaker.md says in commands. No fencing: nothing here has a power switch, so a slow token keeps a
+ * node that stands still for seconds from being taken for dead.
  */
 function cib(config: string, program: string): string {
   const set = (id: string, values: Readonly<Record<string, string>>) =>
@@ -169,6 +169,7 @@ function cib(config: string, program: string): string {
 <configuration><crm_config><cluster_property_set id="options">${set("options", {
     "stonith-enabled": "false",
     "dc-deadtime": "2s",
+    "no-quorum-policy": "ignore",
   })}</cluster_property_set></crm_config><nodes/><resources>
 <primitive id="JOBS" class="ocf" provider="lockstep" type="lockstep-service">
 <instance_attributes id="JOBS-values">${set("JOBS", { config, queue: "JOBS", command: program })}</instance_attributes>
