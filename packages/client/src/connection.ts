@@ -318,11 +318,17 @@ export class HubConnection {
     const idleMs = (this.#options.idleTimeoutMs ?? IDLE_TIMEOUT_MS) + (description.waitMs ?? 0);
     const answer = new Promise<IncomingMessage>((resolve, reject) => {
       const connectMs = this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
+      let isConnected = false;
+      const late = () => {
+        if (!isConnected) request.destroy(timeout("connecting took", connectMs));
+      };
       let connecting = setTimeout(() => {
-        const late = () => request.destroy(timeout("connecting took", connectMs));
-        connecting = setTimeout(late, LAST_LOOK_MS);
+        connecting = setTimeout(() => setImmediate(late), LAST_LOOK_MS);
       }, connectMs);
-      const ready = () => clearTimeout(connecting);
+      const ready = () => {
+        isConnected = true;
+        clearTimeout(connecting);
+      };
       request.once("socket", (socket) => {
         if (request.reusedSocket) ready();
         else socket.once(this.url.protocol === "https:" ? "secureConnect" : "connect", ready);
@@ -348,10 +354,11 @@ export class HubConnection {
     request.setTimeout(idleMs);
     request.on("timeout", () => {
       const before = passed();
-      clearTimeout(looking);
-      looking = setTimeout(() => {
+      const late = () => {
         if (passed() === before) request.destroy(timeout("nothing arrived for", idleMs));
-      }, LAST_LOOK_MS);
+      };
+      clearTimeout(looking);
+      looking = setTimeout(() => setImmediate(late), LAST_LOOK_MS);
     });
     request.once("close", () => clearTimeout(looking));
   }
