@@ -498,25 +498,3 @@ test("a guard that gives the lease back for its dead daemon leaves nobody waitin
   assert.deepEqual(decide("alpha", byDaemon).wish, first);
   assert.notDeepEqual(decide("beta", byDaemon).wish, first);
 });
-
-test("what falls one after the other is spread as well: what is being taken is load before anybody sees it", () => {
-  const [beta, gamma] = [report("beta"), report("gamma")];
-  const fallen = shared({
-    up: new Set(["beta", "gamma"]),
-    members: new Map(["beta", "gamma"].map((node) => [node, member(node)])),
-    reports: new Map([
-      ["beta", beta],
-      ["gamma", gamma],
-    ]),
-    servers: byName([server("ONE"), server("TWO")]),
-    leases: new Map([
-      ["ONE", owned(null)],
-      ["TWO", owned(null)],
-    ]),
-  });
-  const first = (name: string, taking: readonly string[]) =>
-    decide("beta", fallen, { taking: new Set(taking) }, name).succession.candidates[0]?.node;
-  assert.deepEqual([first("ONE", []), first("TWO", [])], ["beta", "gamma"]);
-  assert.deepEqual([first("ONE", ["TWO"]), first("TWO", ["TWO"])], ["gamma", "gamma"]);
-  assert.equal(decide("beta", fallen, { taking: new Set(["TWO"]) }, "ONE").isOwnedHere, false);
-});
