@@ -45,6 +45,8 @@ export const DEFAULT_FETCH_LIMITS: FetchLimits = {
 
 /** Who is woken so much too late stood still: what a mirror sent meanwhile lies there unread. */
 const STOOD_STILL_MS = 2_000;
+/** Nobody sleeps longer at once: of a long sleep most could be a standstill, and nobody would know. */
+const SLEEP_MS_MAX = 1_000;
 
 /** Where documents come from. */
 export interface DocumentSource {
@@ -216,8 +218,9 @@ class Watch {
     while (!done.aborted) {
       const leftMs = Math.min(this.#windowEnd, this.#until) - this.#clock.monotonic();
       if (leftMs <= 0) throw this.#tooSlow();
-      this.#wakeAt = this.#clock.monotonic() + leftMs;
-      await this.#clock.sleep(leftMs, done);
+      const sleepMs = Math.min(leftMs, SLEEP_MS_MAX);
+      this.#wakeAt = this.#clock.monotonic() + sleepMs;
+      await this.#clock.sleep(sleepMs, done);
       this.#beginAnewAfterStandstill();
       await nextTurn();
     }
