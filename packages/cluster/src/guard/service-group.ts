@@ -14,7 +14,7 @@ export interface ServiceMark {
   readonly mark: string;
 }
 
-/** Living processes of these groups or with these marks; a zombie holds nothing any more. */
+/** Living processes of these groups or with these marks; one of which every thread is dead holds nothing any more. */
 export function findServiceProcesses(services: readonly ServiceMark[]): number[] {
   const groups = new Set(services.map(({ group }) => group));
   const entries = services.map(({ mark }) => `${GUARD_MARK}=${mark}\0`);
@@ -43,16 +43,49 @@ function findProcesses(isMeant: (group: number, environment: () => string) => bo
     .map(Number)
     .filter((pid) => {
       try {
-        const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-        // Behind the name, which may hold anything: state, parent, group.
-        const [state, , group] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-        if (state === "Z" || state === "X") return false;
-        return isMeant(Number(group), () => readFileSync(`/proc/${pid}/environ`, "latin1"));
+        const first = lookAt(`/proc/${pid}`);
+        const place = first.isDead ? livingThreadOf(pid) : `/proc/${pid}`;
+        return place !== null && isMeant(first.group, () => readFileSync(`${place}/environ`, "latin1"));
       } catch {
         // It has ended, or is none of ours to look into.
         return false;
       }
     });
+}
+
+/** Of a process or of one of its threads (proc(5)). Throws when there is none. */
+function lookAt(place: string): { readonly isDead: boolean; readonly group: number; readonly start: string } {
+  const stat = readFileSync(`${place}/stat`, "latin1");
+  // Behind the name, which may hold anything: state, parent, group; and when it began.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const [state = "", , group] = fields;
+  return { isDead: state === "Z" || state === "X", group: Number(group), start: fields[19] ?? "" };
+}
+
+/**
+ * Where the kernel tells of a process whose first thread is dead while another runs, and holds all that it had: of the
+ * first it tells nothing. Null: all of them are dead.
+ */
+function livingThreadOf(pid: number): string | null {
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    const place = `/proc/${pid}/task/${thread}`;
+    try {
+      if (!lookAt(place).isDead) return place;
+    } catch {
+      // It has ended meanwhile.
+    }
+  }
+  return null;
+}
+
+/** When a process began, which with its id names it; null: it has ended, or there is no /proc. */
+function startOf(pid: number): string | null {
+  try {
+    const { isDead, start } = lookAt(`/proc/${pid}`);
+    return isDead && livingThreadOf(pid) === null ? null : start;
+  } catch {
+    return null;
+  }
 }
 
 function isGroupThere(group: number): boolean {
@@ -81,19 +114,24 @@ export async function endServices(services: readonly ServiceMark[]): Promise<voi
   await killAll(() => findServiceProcesses(services));
 }
 
-/** Kills whatever is found, until nothing is. */
+/** Kills whatever is found, until nothing is, and what was killed has ended. */
 export async function killAll(find: () => number[]): Promise<void> {
+  // On its way to its end a process has no environment any more by which it could be found, and still what it held.
+  const killed = new Map<number, string>();
   // What was being forked while we looked is found by looking once more.
   for (let empty = 0; empty < 2; ) {
     const left = find();
     for (const pid of left) {
+      const start = startOf(pid);
+      if (start !== null) killed.set(pid, start);
       try {
         process.kill(pid, "SIGKILL");
       } catch {
         // It was faster.
       }
     }
-    empty = left.length === 0 ? empty + 1 : 0;
-    if (left.length > 0) await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    const isEnding = [...killed].some(([pid, start]) => startOf(pid) === start);
+    empty = left.length === 0 && !isEnding ? empty + 1 : 0;
+    if (empty === 0) await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
   }
 }
