@@ -4,6 +4,7 @@ import { join, resolve } from "node:path";
 import {
   type Clock,
   formatUrl,
+  LISTEN_BACKLOG,
   type ListenAddress,
   type Logger,
   parseListen,
@@ -100,12 +101,6 @@ const STEPS_BYTES_MAX = 2 * 2 ** 30;
 /** 4 slots and 2 more for the DBQueue, 1 for the semaphore, the rest for requests. */
 const CONNECTIONS = 24;
 const GRACE_MS = 30_000;
-/**
- * So many may stand at the door while the hub is busy, if the system allows as many; of those beyond some are cut off.
- * After a restart of the hub all services and installations come in the same second.
- */
-const BACKLOG = 4_096;
-
 export const HUB_VERSION: string = manifest.version;
 
 /**
@@ -350,7 +345,7 @@ function schemaOlder(): LockstepError {
 
 async function listen(server: HubServer, address: ListenAddress, tls: boolean): Promise<string> {
   try {
-    await server.listen({ host: address.host, port: address.port, backlog: BACKLOG });
+    await server.listen({ host: address.host, port: address.port, backlog: LISTEN_BACKLOG });
   } catch (cause) {
     throw new LockstepError("HUB_LISTEN_FAILED", `the hub cannot listen on ${address.host}:${address.port}`, {
       found: cause instanceof Error && "code" in cause ? String(cause.code) : String(cause),

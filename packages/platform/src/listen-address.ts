@@ -7,6 +7,12 @@ export interface ListenAddress {
   readonly port: number;
 }
 
+/**
+ * So many may stand at the door while hub or relay is busy, if the system allows as many; of those beyond some are cut off.
+ * After a restart all services and installations come in the same second.
+ */
+export const LISTEN_BACKLOG = 4_096;
+
 /** Reads `HOST:PORT`, `:PORT` or `PORT`; without a host it is loopback. Throws USAGE. */
 export function parseListen(text: string): ListenAddress {
   const match = /^(?:(.*):)?(\d{1,5})$/.exec(text.trim());

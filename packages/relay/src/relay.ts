@@ -9,6 +9,7 @@ import {
   type Clock,
   formatUrl,
   isLoopback,
+  LISTEN_BACKLOG,
   type ListenAddress,
   type Logger,
   parseListen,
@@ -261,7 +262,7 @@ function listen(server: Server, { host, port }: ListenAddress): Promise<void> {
         }),
       ),
     );
-    server.listen(port, host, done);
+    server.listen({ host, port, backlog: LISTEN_BACKLOG }, done);
   });
 }
 
