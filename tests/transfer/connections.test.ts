@@ -86,3 +86,20 @@ test("a hub that says nothing is given up", async (t) => {
   const client = await clientOf(t, () => {}, { idleTimeoutMs: 100 });
   await assert.rejects(client.currentSemaphore(), { code: "HUB_UNREACHABLE", found: "ETIMEDOUT" });
 });
+
+test("a hub that falls silent twice is given up the second time", async (t) => {
+  const client = await clientOf(
+    t,
+    (_, response) => {
+      response.setHeader("content-type", CONTENT_STREAM_TYPE);
+      response.write(encodeMagic());
+      // Before the last look after the first silence, and nothing after it.
+      setTimeout(() => response.write(Buffer.from([0])), 700);
+    },
+    { idleTimeoutMs: 200 },
+  );
+  const read = async () => {
+    for await (const _ of await client.bundle([]));
+  };
+  await assert.rejects(read(), { code: "HUB_UNREACHABLE" });
+});

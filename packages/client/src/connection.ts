@@ -349,18 +349,25 @@ export class HubConnection {
   }
 
   #endWhenSilent(request: ClientRequest, idleMs: number): void {
-    const passed = () => (request.socket?.bytesRead ?? 0) + (request.socket?.bytesWritten ?? 0);
-    let looking: NodeJS.Timeout | undefined;
     request.setTimeout(idleMs);
-    request.on("timeout", () => {
-      const before = passed();
-      const late = () => {
-        if (passed() === before) request.destroy(timeout("nothing arrived for", idleMs));
+    request.once("socket", (socket) => {
+      const passed = () => socket.bytesRead + socket.bytesWritten;
+      let looking: NodeJS.Timeout | undefined;
+      const look = () => {
+        const before = passed();
+        const late = () => {
+          if (passed() === before) request.destroy(timeout("nothing arrived for", idleMs));
+        };
+        clearTimeout(looking);
+        looking = setTimeout(() => setImmediate(late), LAST_LOOK_MS);
       };
-      clearTimeout(looking);
-      looking = setTimeout(() => setImmediate(late), LAST_LOOK_MS);
+      // The socket's own: a request tells of its first silence alone, and that one may have ended at the last look.
+      socket.on("timeout", look);
+      request.once("close", () => {
+        clearTimeout(looking);
+        socket.off("timeout", look);
+      });
     });
-    request.once("close", () => clearTimeout(looking));
   }
 }
 
