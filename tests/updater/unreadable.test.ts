@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { chmodSync, existsSync, utimesSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
@@ -31,9 +31,9 @@ async function inProcess(
   world: World,
   call: string,
   directory: string,
-  { below = [], uid }: { below?: readonly string[]; uid?: number },
+  { below = [], uid, quick = false }: { below?: readonly string[]; uid?: number; quick?: boolean },
 ) {
-  const options = { access: world.options().access, selfUpdate: false };
+  const options = { access: world.options().access, selfUpdate: false, quick };
   const script = `
 import * as updater from ${JSON.stringify(UPDATER)};
 const result = await updater.${call}(${JSON.stringify(directory)}, ${JSON.stringify(options)});
@@ -94,4 +94,29 @@ test("what somebody else owns is named, and what can be read is looked at all th
     looked.damages.map(({ path, problem }: { path: string; problem: string }) => `${path} ${problem}`),
     ["b hash"],
   );
+});
+
+test("what lies in folders of somebody else is named, each file of them, and is not taken for missing", {
+  skip: process.getuid?.() !== 0 && "only root can become somebody else",
+}, async (t) => {
+  const world = await makeWorld(t);
+  const directory = join(world.root, "i");
+  const hidden = ["c/d/x", "c/d/y", "c/e"];
+  world.hub.publish(Object.fromEntries(["b/x", ...hidden].map((path) => [path, { content: path, targets }])));
+  await install(directory, world.installOptions(["A"]));
+  for (const folder of [world.root, directory, join(directory, ".lockstep")]) chmodSync(folder, 0o755);
+  rmSync(join(directory, "b"), { recursive: true });
+  chmodSync(join(directory, "c"), 0o600);
+  for (const quick of [false, true]) {
+    const looked = await inProcess(world, "verify", directory, { uid: NOBODY, quick });
+    assert.deepEqual(
+      looked.unreadable.map(({ path }: { path: string }) => path).sort(),
+      hidden,
+      `quick: ${quick}`,
+    );
+    assert.deepEqual(
+      looked.damages.map(({ path, problem }: { path: string; problem: string }) => `${path} ${problem}`),
+      ["b/x missing"],
+    );
+  }
 });

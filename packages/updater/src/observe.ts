@@ -54,7 +54,7 @@ export async function observe(
   let recordedPosition = -1;
   for (const [position, row] of rows.entries()) {
     if (row.recorded !== null) recordedPosition++;
-    const obstacle = allowing(options, row.path, () => folders.above(row.path));
+    const obstacle = allowing<LocalFile | null>(options, row.path, RECORDED, () => folders.above(row.path));
     if (obstacle !== null) {
       locals[position] = obstacle;
       continue;
@@ -64,9 +64,7 @@ export async function observe(
       bytes += (row.target ?? row.recorded)?.size ?? 0;
       continue;
     }
-    const stat = look(root, row.path);
-    const local =
-      stat === undefined ? MISSING : allowing(options, row.path, () => classify(root, row.path, stat));
+    const { stat, local } = allowing(options, row.path, NOT_SEEN, () => lookAt(root, row.path));
     locals[position] = local;
     if (stat === undefined || local.kind !== "file") continue;
     if (row.recorded !== null && index.matches(recordedPosition, stat)) {
@@ -81,23 +79,31 @@ export async function observe(
   return { locals, seen, at, read: toRead.length };
 }
 
-/** A look at one file; one that is not allowed is noted where somebody wants to know. */
-function allowing<T extends LocalFile | null>(
-  { unreadable }: ObserveOptions,
-  path: string,
-  work: () => T,
-): T | LocalFile {
+/** A look at one file; one that is not allowed is noted where somebody wants to know, and is `otherwise`. */
+function allowing<T>({ unreadable }: ObserveOptions, path: string, otherwise: T, work: () => T): T {
   try {
     return work();
   } catch (error) {
     if (unreadable === undefined || !isLockstepError(error) || error.found !== "EACCES") throw error;
     unreadable.push({ path, found: error.found });
-    return RECORDED;
+    return otherwise;
   }
 }
 
 const MISSING: LocalFile = { kind: "missing" };
 const RECORDED: LocalFile = { kind: "recorded" };
+
+interface Seen {
+  readonly stat: Stats | undefined;
+  readonly local: LocalFile;
+}
+
+const NOT_SEEN: Seen = { stat: undefined, local: RECORDED };
+
+function lookAt(root: string, path: string): Seen {
+  const stat = look(root, path);
+  return { stat, local: stat === undefined ? MISSING : classify(root, path, stat) };
+}
 
 async function readThose(
   root: string,
@@ -123,7 +129,8 @@ async function readThose(
   for (const [i, position] of positions.entries()) {
     const found = looks[i];
     if (found === undefined) continue;
-    locals[position] = allowing(options, pathOf(position), () => fromLook(root, pathOf(position), found));
+    const path = pathOf(position);
+    locals[position] = allowing(options, path, RECORDED, () => fromLook(root, path, found));
     if (found.kind === "file" && found.sha256 !== null) seen[position] = found;
   }
 }
@@ -209,8 +216,9 @@ class FolderView {
     if (slash === -1) return null;
     const folder = path.slice(0, slash);
     if (folder === this.#last) return this.#lastFound;
-    this.#last = folder;
     this.#lastFound = this.#folder(folder);
+    // Only then: a look that was not allowed says nothing of the next file in it.
+    this.#last = folder;
     return this.#lastFound;
   }
 
