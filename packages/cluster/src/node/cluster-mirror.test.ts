@@ -116,3 +116,12 @@ test("whoever is asked whether it is ready knows of everything that was written 
     assert.equal(mirror.members.get("alpha")?.isPaused, number === 2);
   }
 });
+
+test("a definition of the cluster that cannot be read keeps no order from being heard", async (t) => {
+  const { mirror, put, until } = await open(t);
+  await until(() => mirror.isReady);
+  put(CLUSTER.key, '{"format":"lockstep-cluster/2"}');
+  put("order/APP", ORDERS.kind.format({ kind: "move", to: "alpha", by: "me", at: 1, number: 1 }));
+  await until(() => mirror.orders.get("APP")?.number === 1);
+  assert.equal(mirror.cluster?.name, "c");
+});

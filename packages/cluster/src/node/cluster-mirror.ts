@@ -10,6 +10,7 @@ import type {
   VirtualServerDefinition,
 } from "@lockstep/core";
 import type { Clock, Logger } from "@lockstep/platform";
+import { isLockstepError } from "@lockstep/protocol/wire";
 import type { Coordination } from "../coordination/coordination.ts";
 import {
   CLUSTER,
@@ -87,7 +88,11 @@ export class ClusterMirror {
     type Numbered = ReadonlyMap<string, { readonly number: number }>;
     const lookAround = async (known: Numbered, found: Numbered) => {
       if ([...found].every(([name, { number }]) => known.get(name)?.number === number)) return;
-      await Promise.all([lookAtCluster(), lookAtMembers(), lookAtServers(), lookAtFailovers()]);
+      // A definition that cannot be read is told of by its own look, and what was known of it holds.
+      const cluster = lookAtCluster().catch((error: unknown) => {
+        if (!isLockstepError(error, "CLUSTER_DOCUMENT_INVALID")) throw error;
+      });
+      await Promise.all([cluster, lookAtMembers(), lookAtServers(), lookAtFailovers()]);
     };
     this.#followFolder(
       ORDERS,
