@@ -8,11 +8,12 @@ import type { LeaseRecord } from "./lease-types.ts";
 const NODES = ["beta", "gamma"];
 const free: LeaseRecord = { node: null, instance: "alpha#1", token: 1, write: 0, next: null };
 
-test("what falls one after the other is spread as well: what is being taken is load before anybody sees it", () => {
+/** Who is first for one of these, which are free, as beta sees it that is taking some of them. */
+function firstOf(names: readonly string[]) {
   const cluster = CLUSTER_DEFINITION.parse('{"format":"lockstep-cluster/1","name":"c","votes":[]}');
   assert.ok(cluster.ok);
   const server = (name: string): VirtualServerDefinition => ({ ...DEFAULT_VIRTUAL_SERVER, name });
-  const first = (name: string, taking: readonly string[]) =>
+  return (name: string, taking: readonly string[]) =>
     succession(
       {
         ...{ node: "beta", instance: "beta#1", now: 0, hour: 12, cluster: cluster.value, up: new Set(NODES) },
@@ -39,13 +40,28 @@ test("what falls one after the other is spread as well: what is being taken is l
             },
           ]),
         ),
-        servers: new Map(["ONE", "TWO"].map((each) => [each, server(each)])),
+        servers: new Map(names.map((each) => [each, server(each)])),
         ...{ orders: new Map(), failovers: new Map(), commitments: new Map(), failedHere: new Set() },
-        leases: new Map(["ONE", "TWO"].map((each) => [each, free])),
+        leases: new Map(names.map((each) => [each, free])),
         taking: new Set(taking),
       },
       server(name),
     ).candidates[0]?.node;
+}
+
+test("what falls one after the other is spread as well: what is being taken is load before anybody sees it", () => {
+  const first = firstOf(["ONE", "TWO"]);
   assert.deepEqual([first("ONE", []), first("TWO", [])], ["beta", "gamma"]);
   assert.deepEqual([first("ONE", ["TWO"]), first("TWO", ["TWO"])], ["gamma", "gamma"]);
+});
+
+test("what fell together stays spread as it was while it is being taken", () => {
+  const names = ["A", "B", "C", "D"];
+  const first = firstOf(names);
+  const spread = ["beta", "gamma", "beta", "gamma"];
+  for (const taking of [[], ["A", "C"]])
+    assert.deepEqual(
+      names.map((name) => first(name, taking)),
+      spread,
+    );
 });

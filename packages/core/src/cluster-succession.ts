@@ -111,12 +111,13 @@ function hasJustLost(
 
 /**
  * All virtual servers as placement sees them, in the order of their names; owned by living owners alone. What became free
- * a moment before this one, and we are taking, is load already: else who falls gives both to the same node.
+ * a moment before this one, and we are taking, is load already: else who falls gives both to the same node. What we are
+ * taking itself is placed as at first, or those that fell together would move one another away.
  */
 function viewServers(situation: ClusterSituation, name: string): Map<string, ServerView> {
   const { taking, node } = situation;
-  const ownerNow = (each: string) =>
-    livingOwner(situation, each) ?? (each !== name && taking.has(each) ? node : null);
+  const isTaken = (each: string) => !taking.has(name) && taking.has(each);
+  const ownerNow = (each: string) => livingOwner(situation, each) ?? (isTaken(each) ? node : null);
   const names = [...situation.servers.keys()].sort();
   return new Map(
     names.flatMap((each) => {

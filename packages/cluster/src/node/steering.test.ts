@@ -315,9 +315,12 @@ test("of two that become free one after the other a node goes for one, although 
   await quiet();
   assert.deepEqual(state.wishOf.get("TWO"), { kind: "take", delayMs: 0, force: false });
   state.lease = free;
-  steering.request();
-  await quiet();
-  assert.deepEqual(state.wishOf.get("APP"), {
-    ...{ kind: "take", delayMs: DEFAULT_LEASE_TIMES.callMs, force: false },
-  });
+  // However often it looks before it sees that.
+  for (let look = 0; look < 3; look++) {
+    steering.request();
+    await quiet();
+    assert.deepEqual(state.wishOf.get("APP"), {
+      ...{ kind: "take", delayMs: DEFAULT_LEASE_TIMES.callMs, force: false },
+    });
+  }
 });

@@ -180,8 +180,11 @@ export class Steering {
       isOurs: record?.node === node,
     });
     servers.wish(name, decision.wish);
-    const isGoneFor = decision.wish.kind === "take" && decision.wish.delayMs === 0;
-    if (isGoneFor && record?.node == null) this.#taking.set(name, this.#revisionOf(name));
+    const { wish } = decision;
+    const revision = this.#revisionOf(name);
+    // Also where another one comes first by now: the swap may be under way.
+    const isGoneFor = wish.kind === "take" && (wish.delayMs === 0 || this.#taking.get(name) === revision);
+    if (isGoneFor && record?.node == null) this.#taking.set(name, revision);
     else this.#taking.delete(name);
     if (decision.isCommitmentDone && this.#commitments.delete(name)) this.#committed(name);
     if (decision.claim !== null) void this.#claim(name, decision.claim);
