@@ -1,5 +1,5 @@
 import { createHmac, randomBytes } from "node:crypto";
-import { link, open, unlink } from "node:fs/promises";
+import { link, lstat, open, unlink } from "node:fs/promises";
 import { LockstepError } from "@lockstep/protocol/wire";
 
 /**
@@ -21,7 +21,9 @@ export async function makeClusterKey(file: string): Promise<Buffer | null> {
     }
     return key;
   } catch (cause) {
-    if (cause instanceof Error && "code" in cause && cause.code === "EEXIST") return null;
+    // Also where nothing can be made beside it.
+    const isThere = await lstat(file).then(Boolean, () => false);
+    if (isThere) return null;
     throw new LockstepError("FILE_ACCESS_FAILED", `the cluster's key ${file} cannot be written`, {
       found: cause instanceof Error ? cause.message : String(cause),
       hint: "Its directory must be there and writable for this account.",

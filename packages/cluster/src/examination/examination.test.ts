@@ -38,6 +38,7 @@ test("a key is made once, private, and told apart from others without being told
   assert.ok(key !== null);
   assert.equal((await stat(file)).mode & 0o777, 0o600);
   assert.equal(await makeClusterKey(file), null, "one that is there is kept");
+  assert.equal(await makeClusterKey("/proc/version"), null, "also where nothing can be made beside it");
   assert.deepEqual(await readClusterKey(file), key);
   assert.deepEqual(states(await examineKey(file, keyDigest(key))), ["ok"]);
   assert.deepEqual(states(await examineKey(file, "0".repeat(64))), ["failed"]);
