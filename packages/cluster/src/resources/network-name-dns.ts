@@ -123,8 +123,8 @@ export class NameServer {
   #command(limitSeconds: number): [string, ...string[]] {
     const { keyFile } = this.#place;
     const key = keyFile === null ? [] : ["-k", keyFile];
-    // Asked twice within its time.
-    const again = String(Math.max(1, Math.floor(limitSeconds / 2)));
+    // Asked twice; what is left of the second time then, whoever runs it cuts off.
+    const again = String(Math.ceil(limitSeconds / 2));
     return [NSUPDATE, "-t", String(limitSeconds), "-u", again, "-r", "1", ...key];
   }
 
