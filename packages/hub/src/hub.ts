@@ -101,6 +101,7 @@ const STEPS_BYTES_MAX = 2 * 2 ** 30;
 /** 4 slots and 2 more for the DBQueue, 1 for the semaphore, the rest for requests. */
 const CONNECTIONS = 24;
 const GRACE_MS = 30_000;
+
 export const HUB_VERSION: string = manifest.version;
 
 /**
