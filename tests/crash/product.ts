@@ -47,9 +47,14 @@ const SECOND = {
   "app/same": "same",
 };
 
-export async function makeProduct(directory: string): Promise<Product> {
+/** How the new contents travel: as what changed, made by the hub, or whole, the small ones in a bundle. */
+export const TRANSFERS = ["step", "bundle"] as const;
+export type Transfer = (typeof TRANSFERS)[number];
+
+export async function makeProduct(directory: string, transfer: Transfer): Promise<Product> {
   const hub = await startTestHub(directory);
   try {
+    if (transfer === "bundle") await mustRun(["settings", "set", "Common/Transfer/Steps=false"], hub.env);
     await load(hub, directory, "1", FIRST);
     const base = join(directory, "product-base");
     await mustRun(["install", base, "--role", "Server"], hub.env);
@@ -57,7 +62,7 @@ export async function makeProduct(directory: string): Promise<Product> {
     const before = productTree(base);
     await load(hub, directory, "2", SECOND);
     const work = join(directory, "product-work");
-    await untilThereIsAStep(base, work, hub.env);
+    if (transfer === "step") await untilThereIsAStep(base, work, hub.env);
     copyTree(base, work);
     const calls = await traceChanges(commandFor(work), work, join(directory, "trace"), hub.env);
     const after = productTree(work);

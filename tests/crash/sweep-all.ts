@@ -1,7 +1,7 @@
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { makeProduct, type Product, tryProduct } from "./product.ts";
+import { makeProduct, type Product, TRANSFERS, type Transfer, tryProduct } from "./product.ts";
 import { codesFor, describeFault, listFaultPoints, tryFault } from "./product-faults.ts";
 import { STORIES } from "./scenarios.ts";
 import { ERRORS, MISSED_PERCENT_MAX, makeRig, type Point, pointsOf, readyStory, tryPoint } from "./sweep.ts";
@@ -40,9 +40,18 @@ export async function sweepAll(label: string): Promise<boolean> {
 
 /** `lockstep update` against a hub. Returns whether every installation was whole afterwards, and every word true. */
 export async function sweepProduct(): Promise<boolean> {
+  let isWhole = true;
+  for (const transfer of TRANSFERS) {
+    console.log(`by ${transfer}:`);
+    isWhole = (await sweepTransfer(transfer)) && isWhole;
+  }
+  return isWhole;
+}
+
+async function sweepTransfer(transfer: Transfer): Promise<boolean> {
   const directory = fs.mkdtempSync(join(tmpdir(), "lockstep-product-"));
   try {
-    const product = await makeProduct(directory);
+    const product = await makeProduct(directory, transfer);
     try {
       const struck = await strikeAll(product);
       return (await failAll(product)) && struck;
