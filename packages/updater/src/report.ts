@@ -4,6 +4,7 @@ import type { InstallState } from "@lockstep/core";
 import { hostName } from "@lockstep/platform";
 import { type InstallationReport, isLockstepError } from "@lockstep/protocol/wire";
 import { installationPaths } from "./layout.ts";
+import type { RunRequest } from "./run-types.ts";
 import { UPDATER_VERSION } from "./version.ts";
 
 /** How a run ended, for the hub: what it last saw of this installation. */
@@ -14,8 +15,15 @@ export interface Outcome {
 }
 
 /** Long enough for a hub that is busy with all the others: what it does not hear now it hears after the next run alone. */
-const REPORT_TIMEOUT_MS = 30_000;
+const PATIENT_MS = 30_000;
+/** Where a program is to start, or somebody wants it ended. */
+const HURRIED_MS = 5_000;
 const PROBLEM_CHARACTERS_MAX = 4000;
+
+/** For how long a run tells the hub how it went, in milliseconds; `error`: what it ended with. */
+export function reportMs(trigger: RunRequest["trigger"], error?: unknown): number {
+  return trigger === "launch" || isLockstepError(error, "INTERRUPTED") ? HURRIED_MS : PATIENT_MS;
+}
 
 /** An error in one line, its code first. */
 export function describeProblem(error: unknown): string {
@@ -46,12 +54,13 @@ async function shownBreak(root: string): Promise<Pick<InstallationReport, "logAl
   }
 }
 
-/** Tells the hub how it went. Best effort: an update does not fail because nobody listens. */
+/** Tells the hub how it went, for `limitMs` at most. Best effort: an update does not fail because nobody listens. */
 export async function report(
   client: HubClient,
   root: string,
   state: Pick<InstallState, "id" | "roles" | "packages" | "settings">,
   { outcome, revision, problem }: Outcome,
+  limitMs = PATIENT_MS,
 ): Promise<void> {
   try {
     const altered = await shownBreak(root);
@@ -72,7 +81,7 @@ export async function report(
         ...altered,
       },
       {
-        signal: AbortSignal.timeout(REPORT_TIMEOUT_MS),
+        signal: AbortSignal.timeout(limitMs),
         // What is wrong is told at once. One that enrolled has to hear that the hub wants its own session, which no relay gets to see.
         deferrable:
           isGood && altered.logAltered === undefined && !existsSync(installationPaths(root).identity),

@@ -33,7 +33,7 @@ import { type PluginContext, PluginHost } from "./plugin-host.ts";
 import { type Goal, type Preparation, prepare } from "./preparation.ts";
 import { ProgressMeter } from "./progress.ts";
 import { applyContext, dropRunNote, recoverLocked, writeRunNote } from "./recovery.ts";
-import { describeProblem, report } from "./report.ts";
+import { describeProblem, report, reportMs } from "./report.ts";
 import { RolledBackError, refusePlan, reportedOutcome } from "./run-failure.ts";
 import { KEPT_MAX, type RunHost, type RunRequest, type RunResult } from "./run-types.ts";
 import { type ListDigest, type SeenStat, writeIndexFile } from "./stat-index.ts";
@@ -390,11 +390,8 @@ class Run {
             .map(({ path }) => path)
             .join(", ")}`
         : null;
-    await report(this.#hub(), this.#paths.root, next, {
-      outcome: changed ? "updated" : "in-step",
-      revision: to,
-      problem,
-    });
+    const outcome = { outcome: changed ? "updated" : "in-step", revision: to, problem } as const;
+    await report(this.#hub(), this.#paths.root, next, outcome, reportMs(this.#request.trigger));
     await this.#leaveHub();
     return {
       kind: changed ? "updated" : "in-step",
@@ -442,11 +439,9 @@ class Run {
     if (this.#client === null) return;
     try {
       const head = readInstallHead(this.#paths);
-      await report(this.#client, this.#paths.root, head, {
-        outcome: reportedOutcome(error),
-        revision: readInstalledRevision(this.#paths)?.revision ?? null,
-        problem,
-      });
+      const revision = readInstalledRevision(this.#paths)?.revision ?? null;
+      const outcome = { outcome: reportedOutcome(error), revision, problem };
+      await report(this.#client, this.#paths.root, head, outcome, reportMs(this.#request.trigger, error));
     } catch {
       // Not an installation yet, or not any more.
     }

@@ -14,7 +14,7 @@ import {
 import type { InstallationPaths } from "./layout.ts";
 import { isLeftBehind } from "./lock-file.ts";
 import type { Subject } from "./orders.ts";
-import { describeProblem, report } from "./report.ts";
+import { describeProblem, report, reportMs } from "./report.ts";
 import type { RunRequest, RunResult } from "./run-types.ts";
 import { runToRevision, type Session, type SessionOptions, withInstallation } from "./session.ts";
 import { readKnownSigned } from "./signed-known.ts";
@@ -264,6 +264,7 @@ export async function reportPostponed(
   const head = readInstallHead(paths);
   const client = await connectHub(head.hub, options.access, paths);
   const revision = readInstalledRevision(paths)?.revision ?? null;
-  await report(client, paths.root, head, { outcome: "postponed", revision, problem: why });
+  const outcome = { outcome: "postponed", revision, problem: why } as const;
+  await report(client, paths.root, head, outcome, reportMs("launch"));
   await client.close();
 }
