@@ -41,7 +41,9 @@ export async function followDrills(options: DrillDeskOptions, signal: AbortSigna
         const key = `${order.server} ${order.at} ${order.token}`;
         const isOurs = order.node === options.node && order.instance === options.instance;
         const isRepeated = unsure.has(key);
-        if (!isOurs || !claimable(isRepeated).includes(order.state) || seen.has(key)) continue;
+        const isOpen =
+          claimable(isRepeated).includes(order.state) || (isRepeated && order.state === "refused");
+        if (!isOurs || !isOpen || seen.has(key)) continue;
         seen.add(key);
         const task = carryOut(options, documents, order, isRepeated, signal)
           .catch(async (error: unknown) => {
@@ -66,9 +68,9 @@ export async function followDrills(options: DrillDeskOptions, signal: AbortSigna
   await Promise.all(running);
 }
 
-/** The states in which an order may be claimed; `isRepeated`: a claim of ours may stand there already. */
+/** The states from which an order may be claimed; `isRepeated`: a claim of ours may stand there already. */
 const claimable = (isRepeated: boolean): readonly DrillOrder["state"][] =>
-  isRepeated ? ["ordered", "begun", "refused"] : ["ordered"];
+  isRepeated ? ["ordered", "begun"] : ["ordered"];
 
 async function carryOut(
   options: DrillDeskOptions,
@@ -80,6 +82,9 @@ async function carryOut(
   const { clock, note } = options;
   const { server, token, loss, lastsMs } = order;
   const about = { server, token };
+  // A refusal of ours that was written without an answer may have been told already, so it stays one.
+  if (order.state === "refused")
+    return note({ ...about, what: "drill", detail: `${loss} refused: ${order.problem}` });
   const { record } = await options.store.read(server);
   const definition = await documents.read(at(SERVERS, server));
   const isOwner = record?.node === order.node && record.instance === order.instance && record.token === token;
