@@ -15,6 +15,7 @@ import {
   logOf,
   readJob,
   runService,
+  servers,
   startJob,
   startService,
   temporaryDirectory,
@@ -126,6 +127,8 @@ test("a service that stands still beyond its lease: its worker is dead by then, 
   await until(() => !isAlive(script));
   // It ends what it started, and then itself.
   await until(() => frozen.workers().length === 0);
+  // Before the hub takes it for gone it would send the other one away, for a third of the new lease.
+  await until(async () => (await servers(hub)).every(({ state }) => state === "silent"));
   await setLease(hub, 300);
   const other = await startService(t, hub, { queues: [QUEUE], machine: "machine-2" });
   await begun(directory, 2);
